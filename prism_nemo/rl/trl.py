@@ -16,8 +16,9 @@ from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.errors import InputError
 from prism_nemo.models.pico import use_published_names
 from prism_nemo.rl.job import RLJob, draw
-from prism_nemo.rl.rewards import Reward, reward
-from prism_nemo.verifiers import Problem, Verdict, load_problems, verify_many
+from prism_nemo.rl.judge import judge, longest_prompt
+from prism_nemo.rl.progress import Progress
+from prism_nemo.verifiers import Problem, load_problems
 
 Report = Callable[[dict[str, Any]], None]
 WHOLE = "whole"
@@ -69,7 +70,7 @@ def _refuse(job: RLJob, order: Sequence[Problem]) -> None:
     if job.rollouts_per_pass and job.rollouts_per_step % job.rollouts_per_pass:
         raise InputError(f"rl.rollouts_per_pass must divide the {job.rollouts_per_step} rollouts of a step")
     config = json.loads((Path(job.model) / "config.json").read_text())
-    longest = _longest_prompt(job, order)
+    longest = longest_prompt(order, _tokenizer(job.model))
     if longest + job.max_new_tokens > job.max_tokens:
         raise InputError(
             f"the longest prompt has {longest} tokens; with rl.max_new_tokens={job.max_new_tokens} that is more than "
@@ -81,12 +82,6 @@ def _refuse(job: RLJob, order: Sequence[Problem]) -> None:
             f"{job.model}: transformers computes Nemotron-H wrongly on a CPU beyond one chunk ({chunk} tokens); the "
             f"longest prompt ({longest}) and rl.max_new_tokens ({job.max_new_tokens}) exceed it"
         )
-
-
-def _longest_prompt(job: RLJob, order: Sequence[Problem]) -> int:
-    tokenizer = _tokenizer(job.model)
-    prompts = sorted({problem.prompt for problem in order})
-    return max(len(ids) for ids in tokenizer(prompts)["input_ids"])
 
 
 def _tokenizer(model: str) -> Any:
@@ -199,94 +194,23 @@ def _arguments(job: RLJob, folder: Path) -> Any:
     )
 
 
-def _reward_function(job: RLJob, order: list[Problem], tokenizer: Any, progress: "Progress") -> Any:
+def _reward_function(job: RLJob, order: list[Problem], tokenizer: Any, progress: Progress) -> Any:
     """TRL's reward function: judges a step's rollouts and notes every part for the progress file."""
-    stop_ids = {tokenizer.eos_token_id, tokenizer.pad_token_id}
 
     def total_reward(completion_ids: list[list[int]], row: list[int], **_: Any) -> list[float]:
-        bodies = [[token for token in ids if token not in stop_ids] for ids in completion_ids]
-        stopped = [bool(ids) and ids[-1] in stop_ids for ids in completion_ids]
-        # decoded here: TRL's own texts lack special tokens, and the think tags may be such
-        texts = tokenizer.batch_decode(bodies, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        problems = [order[index] for index in row]
-        verdicts = verify_many(problems, texts, workers=job.verify_workers, opened=job.think_opened)
-        rewards = [
-            reward(verdict, body, stopped=ended, max_new_tokens=job.max_new_tokens, rules=job.rewards)
-            for verdict, body, ended in zip(verdicts, bodies, stopped, strict=True)
-        ]
-        progress.note(problems, verdicts, rewards, lengths=[len(ids) for ids in completion_ids], stopped=stopped)
-        return [entry.total for entry in rewards]
+        judged = judge(
+            [order[index] for index in row],
+            completion_ids,
+            tokenizer,
+            job.rewards,
+            max_new_tokens=job.max_new_tokens,
+            opened=job.think_opened,
+            workers=job.verify_workers,
+        )
+        progress.note(judged)
+        return judged.totals
 
     return total_reward
-
-
-class Progress:
-    """`progress.jsonl`: one line a step, written before the next starts; resuming cuts it back to the checkpoint."""
-
-    def __init__(self, path: Path, *, steps_done: int) -> None:
-        self.path = path
-        self.rows = [row for row in _read_rows(path) if row["step"] <= steps_done]
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        self._noted: dict[str, Any] = {}
-
-    def note(
-        self,
-        problems: Sequence[Problem],
-        verdicts: Sequence[Verdict],
-        rewards: Sequence[Reward],
-        *,
-        lengths: Sequence[int],
-        stopped: Sequence[bool],
-    ) -> None:
-        """Keep the means of a step's rollouts until `write`."""
-        correct: dict[str, list[bool]] = {}
-        for problem, verdict in zip(problems, verdicts, strict=True):
-            correct.setdefault(problem.domain, []).append(verdict.correct)
-        outcomes = [verdict.outcome for verdict in verdicts]
-        self._noted = {
-            "reward": _mean([entry.total for entry in rewards]),
-            "parts": {
-                name: _mean([getattr(entry, name) for entry in rewards])
-                for name in ("correctness", "stop", "repetition", "overlong")
-            },
-            "correct": {domain: _mean(values) for domain, values in sorted(correct.items())},
-            "outcomes": {name: outcomes.count(name) for name in sorted(set(outcomes))},
-            "think_format": _mean([verdict.think_format for verdict in verdicts]),
-            "length": _mean(lengths),
-            "stopped": _mean(stopped),
-        }
-
-    def write(self, step: int, logs: dict[str, Any]) -> dict[str, Any]:
-        """Append a step's line from the noted means and the trainer's own figures; returns it."""
-        names = {"loss": "loss", "kl": "kl", "entropy": "entropy", "grad_norm": "grad_norm", "step_time": "seconds"}
-        figures = {ours: logs[theirs] for theirs, ours in names.items() if theirs in logs}
-        figures["equal_groups"] = logs.get("frac_reward_zero_std")
-        row = {"step": step, **self._noted, **figures}
-        self.rows.append(row)
-        with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        return row
-
-    def summary(self) -> dict[str, Any]:
-        """First and last tenth of the run, for the manifest."""
-        tenth = max(len(self.rows) // 10, 1)
-        first, last = self.rows[:tenth], self.rows[-tenth:]
-        return {
-            "steps": len(self.rows),
-            "reward_first": _mean([row["reward"] for row in first]),
-            "reward_last": _mean([row["reward"] for row in last]),
-        }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 6) if values else 0.0
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may tear the last line
 
 
 def _callback(trainer: Any, progress: Progress, report: Report | None) -> Any:

@@ -15,7 +15,8 @@ from pico import make_model
 from prism_nemo.artifacts import verify
 from prism_nemo.errors import InputError
 from prism_nemo.rl.job import RLJob, load_job
-from prism_nemo.rl.trl import Progress, _last_whole_checkpoint, train_grpo
+from prism_nemo.rl.progress import Progress
+from prism_nemo.rl.trl import _last_whole_checkpoint, train_grpo
 from prism_nemo.verifiers import Problem, save_problems
 
 RUN = "import sys, pathlib; from prism_nemo.rl.job import load_job; from prism_nemo.rl.trl import train_grpo; train_grpo(load_job(pathlib.Path(sys.argv[1])))"  # noqa: E501
