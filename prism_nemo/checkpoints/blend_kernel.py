@@ -20,7 +20,11 @@ def _add_bf16(bits, weight, total):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _round_bf16(total, out):  # type: ignore[no-untyped-def]
-    """To the nearest bf16, ties to even, as one rounding: fp64 goes to fp32 by round-to-odd, which keeps ties apart."""
+    """To the nearest bf16, ties to even, as one rounding: fp64 goes to fp32 by round-to-odd, which keeps ties apart.
+
+    Returns the largest magnitude as bits.
+    """
+    top = np.uint16(0)
     for i in range(total.size):
         near = np.float32(total[i])
         bits = near.view(np.uint32)
@@ -30,6 +34,8 @@ def _round_bf16(total, out):  # type: ignore[no-untyped-def]
         odd = np.uint32(np.uint32(bits - beyond) | inexact)
         even = np.uint32(np.uint32(odd >> np.uint32(16)) & np.uint32(1))
         out[i] = np.uint16(np.uint32(odd + np.uint32(0x7FFF) + even) >> np.uint32(16))
+        top = max(top, np.uint16(out[i] & np.uint16(0x7FFF)))
+    return top
 
 
 def add_scaled(raw: np.ndarray, dtype: torch.dtype, weight: float, total: np.ndarray) -> bool:
@@ -41,12 +47,12 @@ def add_scaled(raw: np.ndarray, dtype: torch.dtype, weight: float, total: np.nda
     return bool(np.isfinite(values).all())
 
 
-def rounded(total: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """The sums as bytes of `dtype`, each rounded once to the nearest (half an ulp at most)."""
+def round_into(total: np.ndarray, dtype: torch.dtype, out: np.ndarray) -> bool:
+    """The sums as bytes of `dtype`, each rounded once to the nearest (half an ulp at most). Returns whether all fit."""
     if dtype == torch.bfloat16:
-        out = np.empty(total.size, np.uint16)
-        _round_bf16(total, out)
-        return out.view(np.uint8)
+        return bool(_round_bf16(total, out.view(np.uint16)) < BF16_INFINITY)
     kinds = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
+    values = out.view(kinds[dtype])
     with np.errstate(over="ignore"):
-        return total.astype(kinds[dtype]).view(np.uint8)
+        values[:] = total
+    return bool(np.isfinite(values).all())

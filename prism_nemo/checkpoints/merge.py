@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prism_nemo.checkpoints.blend_kernel import add_scaled, rounded
+from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
 from prism_nemo.checkpoints.components import GROUP_OF, GROUPS, Piece, canonical_tensors, pieces
 from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Entry, HfFolder, Planned, canonical, open_hf
-from prism_nemo.checkpoints.safetensors_io import lay_out, read_elements, sync, write_elements
+from prism_nemo.checkpoints.safetensors_io import Opened, lay_out, read_elements, write_elements
 from prism_nemo.errors import InputError, PrismError
 
 METHODS = ("linear", "task", "slerp")
@@ -30,6 +30,8 @@ CHUNK = 1 << 20
 """Elements per job of a thread."""
 STEP = 1 << 16
 """Elements summed at a time; what they need fits into the second-level cache."""
+SYNC_EVERY = 128
+"""Jobs after which what is written goes to the disk."""
 PARALLEL_SINE = 1e-4
 """Below this sine two tensors have no plane between them: slerp becomes linear, as it does in the limit."""
 
@@ -157,21 +159,23 @@ def blend(
     """
     tensors = _match(folders, dtype)
     places = lay_out(out, [tensor.target for tensor in tensors], max_shard_bytes=max_shard_bytes)
-    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool:
-        jobs = [pool.submit(_blend_chunk, *job) for job in _jobs(tensors, places, weigh)]
+    with Opened() as opened, ThreadPoolExecutor(threads or min(len(os.sched_getaffinity(0)), 8)) as pool:
+        jobs = [pool.submit(_blend_chunk, *job, opened) for job in _jobs(tensors, places, weigh)]
         try:
-            for job in jobs:
-                job.result()
+            _wait(jobs, opened)
         except BaseException:
-            _cancel(jobs)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-    sync(out)
     return sum(tensor.target.nbytes for tensor in tensors)
 
 
-def _cancel(jobs: Sequence[Future[None]]) -> None:
-    for job in jobs:
-        job.cancel()
+def _wait(jobs: Sequence[Future[None]], opened: Opened) -> None:
+    """Until all is on the disk, which begins while sums are still made."""
+    for number, job in enumerate(jobs, 1):
+        job.result()
+        if number % SYNC_EVERY == 0:
+            opened.sync()
+    opened.sync()
 
 
 _Job = tuple[_Tensor, Entry, Sequence[float], int, int]
@@ -185,34 +189,37 @@ def _jobs(tensors: Sequence[_Tensor], places: Mapping[str, Entry], weigh: Coeffi
                 yield tensor, places[tensor.target.name], weights, begin, min(begin + CHUNK, piece.end)
 
 
-def _blend_chunk(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int) -> None:
+def _blend_chunk(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened) -> None:
     for start in range(begin, end, STEP):
-        _blend_step(tensor, place, weights, start, min(start + STEP, end))
+        _blend_step(tensor, place, weights, start, min(start + STEP, end), opened)
 
 
-_MEMORY = threading.local()
+class _Memory(threading.local):
+    """A thread's own, used for every step: fresh pages cost more than the sums."""
+
+    def __init__(self) -> None:
+        self.sums = np.empty(STEP)
+        self.source = np.empty(STEP * 8, dtype=np.uint8)
+        self.target = np.empty(STEP * 8, dtype=np.uint8)
 
 
-def _sums(size: int) -> np.ndarray:
-    """Zeros in memory of this thread that is used again: fresh pages cost more than the sums."""
-    if not hasattr(_MEMORY, "sums"):
-        _MEMORY.sums = np.empty(STEP)
-    total: np.ndarray = _MEMORY.sums[:size]
+_MEMORY = _Memory()
+
+
+def _blend_step(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened) -> None:
+    count = end - begin
+    total = _MEMORY.sums[:count]
     total.fill(0)
-    return total
-
-
-def _blend_step(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int) -> None:
-    total = _sums(end - begin)
     for entry, weight in zip(tensor.sources, weights, strict=True):
-        if not add_scaled(read_elements(entry, begin, end), entry.dtype, weight, total):
+        raw = read_elements(entry, begin, end, _MEMORY.source[: count * entry.dtype.itemsize], opened)
+        if not add_scaled(raw, entry.dtype, weight, total):
             raise InputError(
                 f"{entry.name} in {entry.file} holds inf or NaN; a merge would spread it: repair that model"
             )
-    largest = max(total.max(initial=0), -total.min(initial=0))
-    if place.dtype != torch.float64 and largest > torch.finfo(place.dtype).max:
+    result = _MEMORY.target[: count * place.dtype.itemsize]
+    if not round_into(total, place.dtype, result):
         raise PrismError(f"{tensor.name} overflows {NAMES[place.dtype]} in the merge; use smaller weights")
-    write_elements(place, begin, rounded(total, place.dtype))
+    write_elements(place, begin, result, opened)
 
 
 def _match(folders: Sequence[HfFolder], dtype: str | None) -> list[_Tensor]:
