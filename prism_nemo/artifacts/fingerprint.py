@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 
 
 def canonical(value: Any) -> str:
@@ -35,11 +37,18 @@ def fingerprint(value: Any) -> str:
 
 def file_hash(path: Path) -> str:
     """xxh3_128 (32 hex digits) of a file's bytes, read in pieces."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
+    digest, piece = xxhash.xxh3_128(), memoryview(bytearray(CHUNK))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            digest.update(piece[:count])
     return digest.hexdigest()
+
+
+def tree_hashes(folder: Path) -> dict[Path, str]:
+    """Relative path -> hash of every file that `tree_files` finds."""
+    names = tree_files(folder)
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
+        return dict(zip(names, pool.map(lambda name: file_hash(folder / name), names), strict=True))
 
 
 def tree_files(folder: Path) -> list[Path]:
@@ -56,4 +65,4 @@ def path_fingerprint(path: Path) -> str:
     if manifest.is_file():
         files = json.loads(manifest.read_text())["files"]
         return fingerprint({name: entry["xxh3_128"] for name, entry in files.items()})
-    return fingerprint({str(name): file_hash(path / name) for name in tree_files(path)})
+    return fingerprint({str(name): mark for name, mark in tree_hashes(path).items()})

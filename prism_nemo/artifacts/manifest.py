@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo import __version__
-from prism_nemo.artifacts.fingerprint import file_hash, path_fingerprint, tree_files
+from prism_nemo.artifacts.fingerprint import file_hash, path_fingerprint, tree_files, tree_hashes
 from prism_nemo.errors import InputError
 
 MANIFEST = "artifact.json"
@@ -74,8 +74,8 @@ def read_manifest(folder: Path) -> Manifest:
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and xxh3_128 of every file below `folder` but the manifest."""
     return {
-        str(name): {"size": (folder / name).stat().st_size, "xxh3_128": file_hash(folder / name)}
-        for name in tree_files(folder)
+        str(name): {"size": (folder / name).stat().st_size, "xxh3_128": mark}
+        for name, mark in tree_hashes(folder).items()
     }
 
 

@@ -36,8 +36,13 @@ class Request:
     inputs: Mapping[str, Path] = field(default_factory=dict)
     """Role -> file, folder or artifact; each must exist."""
 
+    _marks: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     def input_fingerprints(self) -> dict[str, str]:
-        return {name: path_fingerprint(Path(path)) for name, path in self.inputs.items()}
+        """Role -> fingerprint, of what the inputs were when first asked: they are read once."""
+        if not self._marks:
+            self._marks.update({name: path_fingerprint(Path(path)) for name, path in self.inputs.items()})
+        return self._marks
 
     def fingerprint(self) -> str:
         return fingerprint({"kind": self.kind, "parameters": self.parameters, "inputs": self.input_fingerprints()})
