@@ -21,6 +21,9 @@ _WHERE = {
     "HeldOutLoss": "held_out",
     "held_out_loss": "held_out",
     "loss_difference": "held_out",
+    "needle_questions": "needle",
+    "needle_documents": "needle",
+    "long_context": "long_context",
     "load_suite": "suites",
 }
 __all__ = list(_WHERE)

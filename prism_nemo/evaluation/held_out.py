@@ -56,7 +56,7 @@ def held_out_loss(
 
     model_dir = Path(model_dir)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tokens = _tokens(model_dir, documents, max_documents)
+    tokens = read_tokens(model_dir, documents, max_documents)
     model = load_model(model_dir, target, "auto")
     window = min(window, getattr(model.config, "max_position_embeddings", None) or window)
     scan = Scan(model, target)
@@ -127,7 +127,8 @@ def _losses(model: Any, pieces: list[Sequence[int]], device: torch.device) -> li
     return [-float(chosen[i, : len(piece) - 1].sum()) for i, piece in enumerate(pieces)]
 
 
-def _tokens(model_dir: Path, documents: Any, max_documents: int) -> list[Sequence[int]]:
+def read_tokens(model_dir: Path, documents: Any, max_documents: int = 0) -> list[Sequence[int]]:
+    """Documents as token ids, in any of the forms that `held_out_loss` takes. Raises InputError without any."""
     if isinstance(documents, (str, Path)) and Path(f"{documents}.idx").is_file():
         from prism_nemo.data.indexed import documents as indexed
 

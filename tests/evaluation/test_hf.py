@@ -100,7 +100,7 @@ def test_prompts_beyond_the_scans_memory_are_read_exactly(pico, base, monkeypatc
     requests = requests_for(MESSAGES)
     pieces = backend.batches(requests, sampling)
     if base == "nemotron_h_8b":
-        assert backend._scan.prepare(80)[0] < 80
+        assert backend.reader.scan.prepare(80)[0] < 80
         assert len(pieces) > 1
     samples = [sample for piece in pieces for batch in backend.complete(piece, sampling) for sample in batch]
     assert len(samples) == len(requests)

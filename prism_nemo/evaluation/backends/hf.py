@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from prism_nemo.evaluation.backends.hf_model import Scan, join_caches, load_model, new_cache
+from prism_nemo.evaluation.backends.hf_model import load_model
+from prism_nemo.evaluation.backends.reading import Reader
 from prism_nemo.evaluation.backends.rendering import ModelTokenizer
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Sampling
@@ -42,7 +43,7 @@ class HfBackend:
         self.model = load_model(model_dir, self.device, dtype)
         self.batch_rows = batch_rows
         self.failures: dict[str, str] = {}
-        self._scan = Scan(self.model, self.device)
+        self.reader = Reader(self.model, self.device)
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class HfBackend:
         pieces: list[list[Request]] = []
         for request in ordered:
             full = not pieces or len(pieces[-1]) >= self.batch_rows
-            if full or not self._scan.may_share(length[pieces[-1][0].message], length[request.message]):
+            if full or not self.reader.scan.may_share(length[pieces[-1][0].message], length[request.message]):
                 pieces.append([])
             pieces[-1].append(request)
         return pieces
@@ -89,7 +90,7 @@ class HfBackend:
     def _decode(self, prompts: list[list[int]], streams: list[np.ndarray], sampling: Sampling) -> list["_Row"]:
         rows = [_Row() for _ in prompts]
         draws = torch.from_numpy(np.stack(streams)).to(self.device)
-        logits, cache, mask = self._read_prompts(prompts)
+        logits, cache, mask = self.reader.read(prompts)
         active = torch.arange(len(prompts), device=self.device)
         for step in range(sampling.max_new_tokens):
             tokens, nll = _draw(logits, draws[active, min(step, draws.shape[1] - 1)], sampling)
@@ -101,7 +102,7 @@ class HfBackend:
                 active, tokens, mask = active[keep], tokens[keep], mask[keep]
                 cache.reorder_cache(keep)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._step(tokens[:, None], mask, cache)
+            logits = self.reader.step(tokens[:, None], mask, cache)
         return rows
 
     def _note(
@@ -115,44 +116,6 @@ class HfBackend:
             row.stopped = self.tokenizer.ends(row.tokens, sampling.stop)
             going.append(not row.stopped)
         return going
-
-    def _read_prompts(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Last logits (rows, vocabulary), cache and mask; equal prompts are read once."""
-        unique = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-        place = {prompt: i for i, prompt in enumerate(unique)}
-        width = max(len(prompt) for prompt in unique)
-        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=self.device)
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=self.device)
-        first, rows = self._scan.prepare(width)
-        parts = [self._read_part(ids[i : i + rows], mask[i : i + rows], first) for i in range(0, len(unique), rows)]
-        cache = join_caches([part for _, part in parts])
-        order = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=self.device)
-        cache.reorder_cache(order)
-        return torch.cat([logits for logits, _ in parts])[order], cache, mask[order]
-
-    def _read_part(self, ids: torch.Tensor, mask: torch.Tensor, first: int) -> tuple[torch.Tensor, Any]:
-        rows = len(ids)
-        if rows == 1 and not mask.all():  # transformers does not mask Mamba's input in a batch of one
-            ids, mask = ids.expand(2, -1), mask.expand(2, -1)
-        cache = new_cache(self.model.config)
-        logits = self._step(ids[:, :first], mask[:, :first], cache)
-        for end in range(first + 1, ids.shape[1] + 1):
-            logits = self._step(ids[:, end - 1 : end], mask[:, :end], cache)
-        if rows < len(ids):
-            cache.reorder_cache(torch.zeros(1, dtype=torch.long, device=self.device))
-        return logits[:rows], cache
-
-    def _step(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()
 
 
 class _Row:
