@@ -63,13 +63,13 @@ def _show_plan(stages: list, folder: Path) -> None:
 def _run_here(name: str, stages: list, folder: Path, force: bool) -> None:
     from prism_nemo import sandbox
     from prism_nemo.cli.screen import screen
-    from prism_nemo.engine import local
+    from prism_nemo.launch.ranks import start_early
     from prism_nemo.stages.run import run_chain
 
     if any(stage.name.startswith("rl") for stage in stages):
         sandbox.require()  # before hours of training, not after
     with screen(name) as shown:
-        run_chain(stages, folder, shown, force=force, warm=local.warm)
+        run_chain(stages, folder, shown, force=force, warm=start_early)
     report = folder / "report" / "report.html"
     if report.is_file():
         table = folder / "report" / "table.txt"

@@ -16,7 +16,7 @@ RECOMPUTE = ("none", "selective", "full")
 
 MAY_CHANGE_ON_RESUME = {
     *("tensor", "pipeline", "context", "sequence_parallel", "micro_batch", "recompute"),
-    *("save_every", "keep_last", "log_every", "threads"),
+    *("save_every", "keep_last", "keep_every", "log_every", "threads"),
 }
 """Fields that change neither the data order nor, but for rounding, the numbers."""
 
@@ -89,6 +89,8 @@ class TrainJob:
     """Steps between checkpoints; 0: only at the end (and when stopped)."""
     keep_last: int = 2
     """Checkpoints kept; the one before the latest is the way back when the latest is damaged."""
+    keep_every: int = 0
+    """Steps: the first checkpoint at or after each multiple is kept for good; 0: only the last ones are kept."""
     eval_every: int = 0
     """Steps between evaluations on "valid"; 0: only after the last step."""
     eval_steps: int = 0
@@ -104,7 +106,16 @@ class TrainJob:
         for name in (*positive, "keep_last"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("save_every", "eval_every", "eval_steps", "warmup_steps", "weight_decay", "clip_grad", "threads"):
+        for name in (
+            "save_every",
+            "eval_every",
+            "eval_steps",
+            "warmup_steps",
+            "weight_decay",
+            "clip_grad",
+            "threads",
+            "keep_every",
+        ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("recompute", RECOMPUTE)):

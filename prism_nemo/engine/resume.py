@@ -83,17 +83,25 @@ def checkpoint(folder: Path, step: int) -> Path:
     return folder / f"iter_{step:07d}"
 
 
-def mark_whole(folder: Path, step: int, keep_last: int) -> None:
-    """Seal a checkpoint that was just written, then remove those before the last `keep_last`."""
+def mark_whole(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
+    """Seal a checkpoint that was just written, then remove those that the rule does not keep."""
     path = checkpoint(folder, step)
     _write(path / WHOLE, json.dumps(_inventory(path), indent=1))
-    for old in sorted(saved_steps(folder))[:-keep_last]:
+    for old in superfluous(saved_steps(folder), keep_last, keep_every):
         # Renamed first: a kill in the middle leaves no half checkpoint under a checkpoint's name.
         doomed = folder / f".removing_{old}"
         checkpoint(folder, old).rename(doomed)
         shutil.rmtree(doomed)
     for doomed in folder.glob(".removing_*"):
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def superfluous(steps: list[int], keep_last: int, keep_every: int) -> list[int]:
+    """Neither one of the last `keep_last` nor the first at or after a multiple of `keep_every` (0: no such rule)."""
+    ordered = sorted(steps)
+    before = dict(zip(ordered, [0, *ordered], strict=False))
+    kept = {step for step in ordered if keep_every and step // keep_every > before[step] // keep_every}
+    return [step for step in ordered[:-keep_last] if step not in kept]
 
 
 def _inventory(path: Path) -> dict[str, list[int | str | None]]:

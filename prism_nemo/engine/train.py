@@ -103,7 +103,7 @@ def _callbacks(job: TrainJob, step: int) -> Any:
     manager = CallbackManager()
     if torch.distributed.get_rank() == 0:
         folder = Path(job.checkpoints)
-        seal = partial(resume.mark_whole, folder, keep_last=job.keep_last)
+        seal = partial(resume.mark_whole, folder, keep_last=job.keep_last, keep_every=job.keep_every)
         manager.register("on_checkpoint_save", lambda context: seal(int(context.state.train_state.step)))
     if job.schedule == "exponential":
         manager.register("on_train_start", lambda context: _decay_exponentially(context.scheduler, job))

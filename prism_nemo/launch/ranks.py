@@ -39,6 +39,14 @@ def train_ranks(job: Any, processes: int, on_progress: Callable[[dict[str, Any]]
         train(job)
 
 
+def start_early() -> None:
+    """Begin to import Megatron while the first stage works; in a SLURM step this process is a rank itself."""
+    if JOB_FILE not in os.environ:
+        from prism_nemo.engine import local
+
+        local.warm()
+
+
 def rank_environment() -> dict[str, str]:
     """What torch.distributed reads, from what SLURM says of this task."""
     names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}

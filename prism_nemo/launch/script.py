@@ -15,12 +15,6 @@ from prism_nemo.errors import InputError, missing_package
 from prism_nemo.launch.profile import SIGNAL_MARGIN, UNSAFE, Profile
 from prism_nemo.recipe import Parallel
 
-CPU_STAGES = {
-    *("corpus", "tokenizer", "base_blend", "blend", "long_context_blend", "random", "random_megatron", "base"),
-    *("base_megatron", "mt", "merged", "merged_megatron", "lc", "report"),
-}
-"""Stages that need no GPU; every other one gets those of its profile."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -31,6 +25,8 @@ class Job:
     """Processes that share the work."""
     arguments: tuple[str, ...]
     """Of `prism run` without --from, --to and --out: the recipe and its overrides."""
+    gpu: bool = True
+    """Whether it gets the GPUs of the profile."""
 
 
 def render(
@@ -44,8 +40,7 @@ def render(
             raise InputError(
                 f"{path}: blanks and shell characters in a path cannot be passed to a job; use another --out"
             )
-    gpu = job.stage not in CPU_STAGES
-    profile = profile.for_stage(job.stage, gpu=gpu)
+    profile = profile.for_stage(job.stage, gpu=job.gpu)
     slurm, batch_request = _nemo_run()
     nodes, per_node = _shape(job, parallel)
     details = slurm.SlurmJobDetails(job_name=f"{recipe}.{job.stage}", folder=str(run / ".slurm" / "logs"))
@@ -56,7 +51,7 @@ def render(
         time=profile.time,
         nodes=nodes,
         ntasks_per_node=per_node,
-        gpus_per_node=(profile.gpus_per_node or None) if gpu else None,
+        gpus_per_node=(profile.gpus_per_node or None) if job.gpu else None,
         cpus_per_task=profile.cpus_per_task or None,
         mem=profile.mem or None,
         exclusive=profile.exclusive or None,
@@ -114,19 +109,28 @@ def _sbatch(profile: Profile, after: str | None) -> dict[str, Any]:
 
 
 def requeue_lines(run: Path, stage: str, profile: Profile) -> str:
-    """Shell lines: at the end of the script, ask for the next slice if the verdict wants one."""
+    """Shell lines: at the end of the script, ask for the next slice if the verdict wants one and SLURM itself gives none.
+
+    It does after a requeue, a preemption and the failure of a node, and must not after `scancel`: in all of these the
+    job is completing by now. After the hard time limit it is too, but nobody else asks. SIGTERM, which comes with all
+    of them, would end the shell at once; ignored by a handler, it waits for the tasks to save.
+    """
     return f"""prism_next_slice() {{
   code=$?
   trap - EXIT
   said=$(cat {run}/.slurm/{stage}.verdict 2>/dev/null)
   case "$said" in
     "$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} stopped"|"$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} crashed")
-      if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.max_slices - 1} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+      case "$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format='%T %r')" in
+        RUNNING*|*TimeLimit)
+          if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.max_slices - 1} ]; then scontrol requeue "$SLURM_JOB_ID"; fi;;
+      esac
       exit 75;;
   esac
   exit $code
 }}
-trap prism_next_slice EXIT"""
+trap prism_next_slice EXIT
+trap : TERM"""
 
 
 def _nemo_run() -> tuple[Any, Any]:

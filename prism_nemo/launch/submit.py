@@ -26,6 +26,9 @@ class StageToRun(Protocol):
     @property
     def ranks(self) -> int: ...
 
+    @property
+    def gpu(self) -> bool: ...
+
 
 def submit(
     recipe: Recipe,
@@ -50,7 +53,7 @@ def submit(
         _refuse_queued(run)
     folder = run / ".slurm"
     arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides)
-    jobs = [Job(stage=stage.name, ranks=stage.ranks, arguments=arguments) for stage in stages]
+    jobs = [Job(stage=stage.name, ranks=stage.ranks, arguments=arguments, gpu=stage.gpu) for stage in stages]
     if dry_run:
         _show(recipe, jobs, chosen, run)
         return []

@@ -47,12 +47,11 @@ def _check_training(name: str, part: Training, recipe: Recipe) -> None:
         raise InputError(
             f"{name}.warmup_steps={part.warmup_steps} is not below the {part.tokens // per_step} steps of the budget"
         )
-    layout = recipe.parallel
-    context = part.context or layout.context
+    layout = recipe.parallel.of(part)
+    context, copies = layout.context, max(1, layout.data)
     check_parallel(
         model_shape(recipe), tensor=layout.tensor, pipeline=layout.pipeline, context=context, name=recipe.name
     )
-    copies = max(1, layout.world // (layout.tensor * layout.pipeline * context))
     if part.global_batch % (part.micro_batch * copies):
         raise InputError(
             f"{name}.global_batch={part.global_batch} is not divided by {name}.micro_batch x data-parallel copies = "

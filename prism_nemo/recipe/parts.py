@@ -1,6 +1,6 @@
 """The parts of a recipe. Budgets are in tokens; every field says its unit and, where the paper gives it, its source."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Precision = Literal["fp32", "bf16", "fp8_current", "fp8_delayed", "fp8_blockwise", "mxfp8"]
@@ -56,7 +56,9 @@ class Training:
     micro_batch: int = 1
     """Sequences per forward pass of one rank."""
     context: int = 0
-    """Ranks that share each sequence in this training; 0: `parallel.context`."""
+    """Most ranks that share each sequence in this training, fewer where there are fewer; 0: `parallel.context`."""
+    recompute: Literal["", "none", "selective", "full"] = ""
+    """Activations computed again in this training; empty: `parallel.recompute`."""
     learning_rate: float = 5e-5
     """Peak learning rate."""
     final_learning_rate: float = 0.1
@@ -82,7 +84,10 @@ class Training:
     save_every_tokens: int = 1_048_576_000
     """Tokens between checkpoints."""
     keep_last: int = 2
-    """Checkpoints kept while training."""
+    """Checkpoints kept while training: the last ones."""
+    keep_every_tokens: int = 5_242_880_000
+    """Tokens: besides the last, the first checkpoint at or after each multiple is kept (5,000 steps of the paper, which
+    are points of its budget study); 0: none."""
     log_every: int = 10
     """Steps between logged lines."""
 
@@ -125,6 +130,15 @@ class Parallel:
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Merge:
     """The linear merge before long-context training (paper, section 8.1)."""
+    def of(self, training: Training) -> "Parallel":
+        """The layout of one training: its own context parallelism and recomputation where it names them."""
+        most = max(1, self.world // (self.tensor * self.pipeline))
+        return replace(
+            self,
+            context=min(training.context, most) or self.context,
+            recompute=training.recompute or self.recompute,
+        )
+
 
     weight: float = 0.85
     """Share of the mid-trained model; the rest is the base."""

@@ -27,6 +27,7 @@ def corpus_stage(recipe: Recipe) -> Stage:
         does="text of this machine and generated problems",
         parameters={"seed": recipe.data.seed},
         run=run,
+        gpu=False,
     )
 
 
@@ -38,7 +39,9 @@ def tokenizer_stage(recipe: Recipe, corpus: Path) -> Stage:
         train_tokenizer(texts, recipe.data.vocab_size, out)
 
     parameters = {"vocab_size": recipe.data.vocab_size, "characters": TOKENIZER_CHARACTERS}
-    return Stage(name="tokenizer", does="byte-level BPE", inputs={"corpus": corpus}, parameters=parameters, run=run)
+    return Stage(
+        name="tokenizer", does="byte-level BPE", inputs={"corpus": corpus}, parameters=parameters, run=run, gpu=False
+    )
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -116,7 +119,7 @@ def blend_stage(
             valid_tokens=recipe.data.validation_tokens,
         )
 
-    return Stage(name=name, does=does, inputs={**inputs, **outside}, parameters=parameters, run=run)
+    return Stage(name=name, does=does, inputs={**inputs, **outside}, parameters=parameters, run=run, gpu=False)
 
 
 def _check_file(source: str, path: Path) -> None:

@@ -61,7 +61,8 @@ def random_stage(recipe: Recipe, tokenizer: Path) -> Stage:
                 **(recipe.model.pico or {}),
             )
 
-    return Stage(name="random", does="random weights", inputs={"tokenizer": tokenizer}, parameters=parameters, run=run)
+    inputs = {"tokenizer": tokenizer}
+    return Stage(name="random", does="random weights", inputs=inputs, parameters=parameters, run=run, gpu=False)
 
 
 def download_stage(recipe: Recipe) -> Stage:
@@ -83,6 +84,5 @@ def download_stage(recipe: Recipe) -> Stage:
                     recipe.model.base, local_dir=draft.path, ignore_patterns=["*.bin", "*.pth", "original/*"]
                 )
 
-    return Stage(
-        name="base", does=f"the weights of {recipe.model.base}", parameters={"base": recipe.model.base}, run=run
-    )
+    source = recipe.model.base
+    return Stage(name="base", does=f"the weights of {source}", parameters={"base": source}, run=run, gpu=False)

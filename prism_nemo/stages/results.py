@@ -48,7 +48,7 @@ def weights_stage(points: dict[str, Path]) -> Stage:
 
         analyse_weights(out, points)
 
-    return Stage(name="analysis_weights", does="what changed in the weights", inputs=points, run=work)
+    return Stage(name="analysis_weights", does="what changed in the weights", inputs=points, run=work, gpu=False)
 
 
 def representations_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
@@ -71,4 +71,5 @@ def report_stage(run: Path, names: list[str]) -> Stage:
 
         make_report([run], out)
 
-    return Stage(name="report", does="one HTML page", inputs={name: run / name for name in names}, run=work)
+    inputs = {name: run / name for name in names}
+    return Stage(name="report", does="one HTML page", inputs=inputs, run=work, gpu=False)

@@ -38,6 +38,8 @@ class Stage:
     """Publishes the artifact at the given path."""
     ranks: int = 1
     """Processes that share the work; more than one only for training and conversion."""
+    gpu: bool = True
+    """Whether a queue should give it GPUs; False for data, conversions and tables."""
 
 
 @dataclass(kw_only=True, slots=True)

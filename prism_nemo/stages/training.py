@@ -10,7 +10,10 @@ from prism_nemo.artifacts import Request, publish
 from prism_nemo.recipe import Recipe, Training
 from prism_nemo.stages.stage import Progress, Stage
 
-CIRCUMSTANCES = ("micro_batch", "context", "save_every_tokens", "keep_last", "log_every")
+CIRCUMSTANCES = (
+    *("micro_batch", "context", "recompute"),
+    *("save_every_tokens", "keep_last", "keep_every_tokens", "log_every"),
+)
 """Fields of a Training that change no number, or only its rounding."""
 
 
@@ -21,6 +24,7 @@ def train_stage(
     parameters = {key: value for key, value in dataclasses.asdict(training).items() if key not in CIRCUMSTANCES}
     parameters |= {"seed": recipe.seed, "precision": recipe.precision}
     inputs = {"model": model, "start": start, "blend": blend}
+    world = recipe.parallel.of(training).world
 
     def run(out: Path, progress: Progress) -> None:
         from prism_nemo.engine.progress import read_progress
@@ -29,7 +33,7 @@ def train_stage(
         request = Request(kind="megatron_checkpoint", parameters=parameters, inputs=inputs)
         with publish(out, request, resume=True) as draft:
             job = train_job(recipe, training, model=model, start=start, blend=blend, checkpoints=draft.path)
-            train_ranks(job, recipe.parallel.world, on_progress=_shown(progress, job.steps))
+            train_ranks(job, world, on_progress=_shown(progress, job.steps))
             lines = read_progress(draft.path)
             draft.metrics = {
                 "steps": job.steps,
@@ -37,7 +41,7 @@ def train_stage(
                 "loss": lines[-1]["loss"] if lines else None,
             }
 
-    return Stage(name=name, does=does, inputs=inputs, parameters=parameters, run=run, ranks=recipe.parallel.world)
+    return Stage(name=name, does=does, inputs=inputs, parameters=parameters, run=run, ranks=world)
 
 
 def _shown(progress: Progress, steps: int) -> Callable[[dict[str, Any]], None]:
@@ -52,7 +56,7 @@ def train_job(recipe: Recipe, training: Training, *, model: Path, start: Path, b
     from prism_nemo.engine.job import TrainJob
 
     tokens_per_step = training.seq_length * training.global_batch
-    layout = recipe.parallel
+    layout = recipe.parallel.of(training)
     return TrainJob(
         model=str(model),
         start=str(start),
@@ -75,12 +79,13 @@ def train_job(recipe: Recipe, training: Training, *, model: Path, start: Path, b
         precision=recipe.precision,
         tensor=layout.tensor,
         pipeline=layout.pipeline,
-        context=training.context or layout.context,
+        context=layout.context,
         sequence_parallel=layout.sequence,
         recompute=layout.recompute,
         isolate_documents=training.document_attention,
         save_every=max(1, training.save_every_tokens // tokens_per_step),
         keep_last=training.keep_last,
+        keep_every=training.keep_every_tokens // tokens_per_step,
         log_every=training.log_every,
         threads=max(1, len(os.sched_getaffinity(0)) // layout.world),
     )
@@ -100,7 +105,7 @@ def import_stage(name: str, *, hf: Path) -> Stage:
 
         import_hf(hf, out)
 
-    return Stage(name=name, does=f"{hf.name} to Megatron", inputs={"hf": hf}, run=run)
+    return Stage(name=name, does=f"{hf.name} to Megatron", inputs={"hf": hf}, run=run, gpu=False)
 
 
 def export_stage(name: str, *, megatron: Path, like: Path) -> Stage:
@@ -112,4 +117,4 @@ def export_stage(name: str, *, megatron: Path, like: Path) -> Stage:
         export_hf(megatron, out, reference=like)
 
     inputs = {"megatron": megatron, "like": like}
-    return Stage(name=name, does=f"{megatron.name} to Hugging Face", inputs=inputs, run=run)
+    return Stage(name=name, does=f"{megatron.name} to Hugging Face", inputs=inputs, run=run, gpu=False)

@@ -16,26 +16,29 @@ from slurm_cluster import Cluster, UnavailableError
 RECIPE = """
 from prism_nemo.recipe import Recipe, load_recipe
 
-SHAPE = {"seq_length": 256, "global_batch": 16, "micro_batch": 1, "log_every": 5}
+SHAPE = {"seq_length": 256, "global_batch": 4, "micro_batch": 1, "log_every": 5}
 
 
 def recipe() -> Recipe:
     tiny = load_recipe("tiny_dense")
     return tiny.with_(
         name="cluster",
+        merge=None,
+        long_context=None,
         model={"pico": {"hidden": 32, "layers": 2, "ffn": 64, "heads": 4, "kv_heads": 2}},
         data={"vocab_size": 600, "validation_tokens": 4096},
-        pretrain={"tokens": 10 * 4096, "warmup_steps": 2, **SHAPE},
-        midtrain={"tokens": STEPS * 4096, "warmup_steps": 2, "save_every_tokens": 20 * 4096, **SHAPE},
+        pretrain={"tokens": 10 * 1024, "warmup_steps": 2, **SHAPE},
+        midtrain={"tokens": STEPS * 1024, "warmup_steps": 2, "save_every_tokens": 20 * 1024, **SHAPE},
         parallel={"nodes": 2, "devices_per_node": 1},
     )
 """
-STEPS = 300
+STEPS = 400
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("slurm") / "cluster", nodes=2)
+    # Two for every job and a spare one: SLURM repeats its last orders to a dead node a minute after it came back.
+    made = Cluster(tmp_path_factory.mktemp("slurm") / "cluster", nodes=3)
     try:
         made.load_container_stub()
         made.start()
@@ -75,12 +78,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(recipe: Path, prism: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted, up to the export of its mid-training."""
     run = tmp_path_factory.mktemp("prepared") / "run"
-    prism("run", str(recipe), "--to", "base_megatron", "--out", str(run))
+    prism("run", str(recipe), "--to", "mt", "--out", str(run))
     return run
 
 
 @pytest.fixture
 def run(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the prepared run."""
-    return Path(shutil.copytree(prepared, tmp_path / "run"))
+    """A copy of that run as it was before its mid-training."""
+    later = ("midtrain", "mt", "midtrain.json", "mt.json", ".lock")
+    return Path(shutil.copytree(prepared, tmp_path / "run", ignore=shutil.ignore_patterns(*later)))

@@ -1,6 +1,10 @@
 """Which checkpoint a run goes on from, without training: whole, damaged, unfinished, stray."""
 
+import itertools
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prism_nemo.engine import progress, resume
 from prism_nemo.errors import InputError
@@ -72,6 +76,22 @@ def test_only_the_last_ones_are_kept(run):
         save(step, keep_last=2)
     assert sorted(resume.saved_steps(folder)) == [3, 4]
     assert not list(folder.glob(".removing*"))
+
+
+@given(gaps=st.lists(st.integers(1, 7), min_size=1, max_size=40), last=st.integers(1, 3), every=st.integers(0, 12))
+def test_what_is_kept_while_a_run_goes_on_is_what_the_rule_says_at_its_end(gaps, last, every):
+    """Checkpoints come at any step (a signal makes one too); the rule is applied after each of them."""
+    steps = list(itertools.accumulate(gaps))
+    there: list[int] = []
+    for step in steps:
+        there.append(step)
+        there = [one for one in there if one not in resume.superfluous(there, last, every)]
+    firsts = (
+        [min((one for one in steps if one >= mark), default=None) for mark in range(every, steps[-1] + 1, every)]
+        if every
+        else []
+    )
+    assert there == sorted({*steps[-last:], *firsts} - {None})
 
 
 def test_other_model_data_or_numbers_are_refused(run, job, blend, tmp_path):

@@ -19,7 +19,9 @@ CASES = [(path.stem, stage) for path in sorted(PROFILES.glob("*.toml")) for stag
 
 def rendered(profile: str, stage: str) -> str:
     recipe = load_recipe("llama_3_1_8b")
-    job = Job(stage=stage, ranks=STAGES[stage], arguments=("llama_3_1_8b", "midtrain.tokens=10.5B"))
+    job = Job(
+        stage=stage, ranks=STAGES[stage], arguments=("llama_3_1_8b", "midtrain.tokens=10.5B"), gpu=stage == "midtrain"
+    )
     after = None if stage == "blend" else "1234"
     text = render(job, load_profile(profile), recipe.parallel, run=RUN, code=CODE, recipe=recipe.name, after=after)
     return text.replace(sys.executable, "/venv/bin/python")

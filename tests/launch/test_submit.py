@@ -21,6 +21,7 @@ class Work:
 
     name: str
     ranks: int = 1
+    gpu: bool = False
 
 
 def command(folder: Path, name: str, script: str, patch: pytest.MonkeyPatch) -> None:

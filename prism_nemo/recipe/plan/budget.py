@@ -74,13 +74,21 @@ class Disk:
     checkpoint: int
     """One Megatron checkpoint: weights, fp32 main weights and both moments."""
     checkpoints: int
-    """The kept ones, and the one being written, over all training stages."""
+    """Those kept by rule, and the one being written, over all training stages."""
     exports: int
     """Hugging Face folders: base, mid-trained, long-context, RL."""
 
     @property
     def total(self) -> int:
         return self.shards + self.checkpoints + self.exports
+
+
+def _kept(training: Training) -> int:
+    """Checkpoints that are left at the end: the last ones, and one for each multiple that is not among them."""
+    if not training.keep_every_tokens:
+        return training.keep_last
+    recent = training.tokens - (training.keep_last - 1) * training.save_every_tokens
+    return training.keep_last + max(0, -(-recent // training.keep_every_tokens) - 1)
 
 
 def disk(sizes: Shape, trainings: list[Training], precision: Precision, *, exports: int, weight_bytes: int) -> Disk:
@@ -91,6 +99,6 @@ def disk(sizes: Shape, trainings: list[Training], precision: Precision, *, expor
     return Disk(
         shards=token_bytes * sum(training.tokens for training in trainings),
         checkpoint=each,
-        checkpoints=each * sum(training.keep_last + 1 for training in trainings),
+        checkpoints=each * sum(_kept(training) + 1 for training in trainings),
         exports=exports * count * weight_bytes,
     )

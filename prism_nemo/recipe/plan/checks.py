@@ -66,9 +66,12 @@ def _proposal(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -
     if other is None:
         return ""
     keys = {key: getattr(other, key) for key in ("tensor", "pipeline", "context", "sequence", "recompute")}
-    changed = [f"parallel.{key}={value}" for key, value in keys.items() if value != getattr(planned.parallel, key)]
-    if planned.training.context:
-        changed = [entry.replace("parallel.context", f"{planned.stage}.context") for entry in changed]
+    own = {key for key in ("context", "recompute") if getattr(planned.training, key)}
+    changed = [
+        f"{planned.stage if key in own else 'parallel'}.{key}={value}"
+        for key, value in keys.items()
+        if value != getattr(planned.parallel, key)
+    ]
     return f"; this does: {' '.join(changed).replace('True', 'true').replace('False', 'false')}"
 
 

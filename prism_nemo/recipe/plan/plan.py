@@ -1,6 +1,5 @@
 """`plan(recipe)`: what a run will need, before anything runs. No torch, no network, a fraction of a second."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from prism_nemo.errors import InputError
@@ -94,7 +93,7 @@ def _training(
     slice_hours: float,
     utilisation: float | None,
 ) -> TrainingPlan:
-    parallel = dataclasses.replace(recipe.parallel, context=training.context or recipe.parallel.context)
+    parallel = recipe.parallel.of(training)
     plain = recipe.parallel.devices_per_node is None
     return TrainingPlan(
         stage=name,
