@@ -109,7 +109,7 @@ def _sbatch(profile: Profile, after: str | None) -> dict[str, Any]:
 
 
 def requeue_lines(run: Path, stage: str, profile: Profile) -> str:
-    """Shell lines: at the end of the script, ask for the next slice if the verdict wants one and SLURM itself gives none.
+    """Shell lines: at the end, ask for the next slice if the verdict wants one and SLURM gives none by itself.
 
     It does after a requeue, a preemption and the failure of a node, and must not after `scancel`: in all of these the
     job is completing by now. After the hard time limit it is too, but nobody else asks. SIGTERM, which comes with all
