@@ -6,14 +6,16 @@ paper does not say what it averages over; here each sample counts once, and each
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prism_nemo.errors import InputError
 from prism_nemo.evaluation.benchmark import Benchmark
+from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import read_protocol
 from prism_nemo.evaluation.sample import Sample
 from prism_nemo.evaluation.scoring import Judged, judge, samples_of
@@ -75,6 +77,7 @@ def measure_behaviour(
     stores: Sequence[Path],
     benchmarks: Sequence[Benchmark],
     *,
+    models: Mapping[str, Path] | None = None,
     k: int | None = None,
     workers: int = 2,
     seed: int = 0,
@@ -82,26 +85,66 @@ def measure_behaviour(
 ) -> BehaviourReport:
     """Behaviour of every model and protocol that has samples of the benchmarks in one of the stores.
 
-    `k`: samples per question to look at; default each benchmark's own.
+    `models`: name -> Hugging Face directory; only these, in this order, by these names. Without it every model of the
+    stores. `k`: samples per question to look at; default each benchmark's own.
+    Raises InputError when none of the stores has a sample of what is asked.
     """
     rows = []
     for path in stores:
         with GenerationStore(path) as store:
-            models, protocols = store.described("models"), store.described("protocols")
+            protocols, names = store.described("protocols"), _names(store, models)
             for benchmark in benchmarks:
-                for (model, protocol, _), samples in _groups(store, benchmark, k).items():
+                groups = _groups(store, benchmark, k)
+                for name, model, protocol, samples in _asked_for(names, groups):
                     opened = read_protocol(protocols[protocol]).prompting.opens_thought
                     judged = judge(benchmark, samples, workers=workers, opened=opened, progress=progress)
-                    names = {"store": str(path), "model": model, "name": models[model].get("name", model[:12])}
-                    rows.append(behave(judged, benchmark=benchmark.name, protocol=protocol, seed=seed, **names))
-    return BehaviourReport(rows=rows, notes=_notes(rows))
+                    where = {"store": str(path), "model": model, "name": name}
+                    rows.append(behave(judged, benchmark=benchmark.name, protocol=protocol, seed=seed, **where))
+    _refuse_absent(rows, stores, benchmarks, models)
+    return BehaviourReport(
+        rows=rows, notes=_notes(rows, {item.name: (len(item.problems), k or item.samples) for item in benchmarks})
+    )
 
 
-def _groups(store: GenerationStore, benchmark: Benchmark, k: int | None) -> dict[tuple[str, str, int], list[Sample]]:
+def _names(store: GenerationStore, models: Mapping[str, Path] | None) -> dict[str, str]:
+    """Name -> fingerprint."""
+    known = store.described("models")
+    if models is None:
+        short = {mark: str(facts.get("name", mark[:12])) for mark, facts in known.items()}
+        twice = {name for name in short.values() if list(short.values()).count(name) > 1}
+        return {f"{name} {mark[:8]}" if name in twice else name: mark for mark, name in short.items()}
+    return {name: str(model_facts(Path(folder), known)["fingerprint"]) for name, folder in models.items()}
+
+
+Groups = Mapping[tuple[str, str, int], list[Sample]]
+
+
+def _groups(store: GenerationStore, benchmark: Benchmark, k: int | None) -> Groups:
     found: dict[tuple[str, str, int], list[Sample]] = {}
     for sample in samples_of(benchmark, store.samples(task=benchmark.task), k or benchmark.samples):
         found.setdefault((sample.model, sample.protocol, sample.seed), []).append(sample)
     return dict(sorted(found.items()))
+
+
+def _asked_for(names: Mapping[str, str], groups: Groups) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    for name, mark in names.items():
+        for (model, protocol, _), samples in groups.items():
+            if model == mark:
+                yield name, model, protocol, samples
+
+
+def _refuse_absent(
+    rows: Sequence[Behaviour],
+    stores: Sequence[Path],
+    benchmarks: Sequence[Benchmark],
+    models: Mapping[str, Path] | None,
+) -> None:
+    absent = [name for name in models or () if name not in {row.name for row in rows}]
+    if rows and not absent:
+        return
+    where, tasks = ", ".join(map(str, stores)), ", ".join(benchmark.task for benchmark in benchmarks)
+    of = f" of {', '.join(absent)}" if absent else ""
+    raise InputError(f"{where}: no samples{of} for {tasks}; sample them first with `prism eval run`")
 
 
 def behave(
@@ -178,9 +221,16 @@ def _medians(values: np.ndarray, question: np.ndarray, draws: np.ndarray) -> np.
     return np.array(found)
 
 
-def _notes(rows: Sequence[Behaviour]) -> list[str]:
+def _notes(rows: Sequence[Behaviour], asked: Mapping[str, tuple[int, int]]) -> list[str]:
+    """`asked`: benchmark -> its questions and the samples of each."""
     notes = []
     for row in rows:
+        questions, k = asked[row.benchmark]
+        if row.samples < questions * k:
+            notes.append(
+                f"{row.name} on {row.benchmark}: {row.samples} of {questions} x {k} samples are in the store, "
+                f"of {row.questions} questions"
+            )
         if row.truncated > 0.05:
             notes.append(
                 f"{row.name} on {row.benchmark}: {100 * row.truncated:.0f} % of the answers used up their tokens"

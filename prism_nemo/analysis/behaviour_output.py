@@ -25,21 +25,23 @@ def analyse_behaviour(
     stores: Sequence[Path],
     benchmarks: Sequence[Benchmark],
     *,
+    models: Mapping[str, Path] | None = None,
     k: int | None = None,
     paper: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """`measure_behaviour` as an artifact at `out`. `paper`: beside models called base, mt and rl."""
-    parameters = {"tasks": [benchmark.task for benchmark in benchmarks], "k": k, "paper": paper}
-    inputs = {f"store_{number}": Path(store) for number, store in enumerate(stores)}
-    return produce(
-        out,
-        "behaviour",
-        parameters,
-        inputs,
-        lambda: behaviour_output(measure_behaviour(stores, benchmarks, k=k), paper=paper),
-        force=force,
-    )
+    """`measure_behaviour` as an artifact at `out`. `paper`: beside models called base, mt and rl.
+
+    With `models` these are the artifact's inputs and not the stores: other models' samples may join those meanwhile.
+    """
+    questions = {benchmark.task: sorted(benchmark.messages) for benchmark in benchmarks}
+    parameters = {"questions": questions, "k": k, "paper": paper}
+    inputs = dict(models) if models else {f"store_{number}": Path(store) for number, store in enumerate(stores)}
+
+    def make() -> Output:
+        return behaviour_output(measure_behaviour(stores, benchmarks, models=models, k=k), paper=paper)
+
+    return produce(out, "behaviour", parameters, inputs, make, force=force)
 
 
 def behaviour_output(report: BehaviourReport, *, paper: str | None = None) -> Output:

@@ -132,10 +132,11 @@ def _score(folders: Sequence[Path], weights: tuple[float, ...], scorer: Scorer, 
     if 1.0 in weights and not any(weight for weight in weights if weight != 1.0):
         return scorer(folders[weights.index(1.0)], POINTS[weights.index(1.0)])
     shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir()
+    model = merged / name.replace(" ", "_")  # the store calls a model by its folder
+    model.mkdir(parents=True)
     try:
-        merge_into(merged, folders, weights)
-        return scorer(merged, name)
+        merge_into(model, folders, weights)
+        return scorer(model, name)
     finally:
         shutil.rmtree(merged, ignore_errors=True)
 

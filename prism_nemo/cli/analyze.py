@@ -24,6 +24,16 @@ def _points(folders: list[Path | None], labels: str) -> dict[str, Path]:
     return dict(zip(names, given, strict=False))
 
 
+def _named(given: list[str]) -> dict[str, Path] | None:
+    from prism_nemo.errors import InputError
+
+    parts = [item.partition("=") for item in given]
+    wrong = next((item for item, (name, _, folder) in zip(given, parts, strict=True) if not (name and folder)), None)
+    if wrong:
+        raise InputError(f"--model {wrong}: give NAME=FOLDER, such as base=exports/base")
+    return {name: Path(folder) for name, _, folder in parts} or None
+
+
 def _tell(report: dict[str, Any], lines: list[str], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report, indent=1))
@@ -162,6 +172,7 @@ def behaviour(
     suite: str = typer.Option("", help="Benchmarks, such as math500:8."),
     problems: Path | None = typer.Option(None, help="Instead: a JSONL file of problems."),
     data: list[str] = typer.Option([], help="NAME=FILE: a benchmark's local copy."),
+    model: list[str] = typer.Option([], help="NAME=FOLDER: only these models, by these names; may be repeated."),
     samples: int | None = typer.Option(None, "-k", "--samples", help="Samples per question; default the benchmark's."),
     paper: str | None = PAPER,
     force: bool = FORCE,
@@ -172,7 +183,7 @@ def behaviour(
     from prism_nemo.evaluation.arguments import benchmarks_of
 
     asked = benchmarks_of(suite, problems, 0, data, [])
-    report = analyse_behaviour(out, stores, asked, k=samples, paper=paper, force=force)
+    report = analyse_behaviour(out, stores, asked, models=_named(model), k=samples, paper=paper, force=force)
     lines = [
         f"{row['name']} on {row['benchmark']}: pass rate {_percent(row['pass_rate']['value'])}, "
         f"median {_number(row['median_length']['value'])} tokens, {_number(row['nll']['value'])} nats per token"

@@ -1,15 +1,22 @@
 """Length and confidence from judged samples, with intervals over questions."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prism_nemo.analysis.behaviour import BehaviourReport, _means, _medians, behave
+from prism_nemo.analysis.behaviour import BehaviourReport, _means, _medians, behave, measure_behaviour
 from prism_nemo.analysis.behaviour_output import behaviour_output
 from prism_nemo.analysis.output import write
-from prism_nemo.evaluation.sample import Sample
+from prism_nemo.errors import InputError
+from prism_nemo.evaluation.benchmark import file_benchmarks
+from prism_nemo.evaluation.identity import model_facts
+from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
+from prism_nemo.evaluation.sample import Sample, prompt_hash
 from prism_nemo.evaluation.scoring import Judged
+from prism_nemo.evaluation.store import GenerationStore
 from prism_nemo.verifiers import Verdict
 
 
@@ -74,3 +81,42 @@ def test_tables_figure_and_the_papers_row(tmp_path):
     text = (tmp_path / "tables" / "paper.csv").read_text()
     assert '"Table 15","mt_rl","mcs>mcs","pass_rate_math500_200",79.5,50' in text
     assert (tmp_path / "figures" / "behaviour.png").stat().st_size > 5000
+
+
+def sampled(folder: Path, name: str, count: int, k: int = 1) -> Path:
+    """A model folder and its samples of `count` questions in a store, none of them right."""
+    model = folder / name
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    (model / "tokenizer.json").write_text(f'"{name}"')
+    (model / "model.safetensors").write_bytes(name.encode())
+    facts = model_facts(model)
+    protocol = Protocol(sampling=Sampling(), prompting=Prompting())
+    keys = {"model": facts["fingerprint"], "protocol": protocol.fingerprint, "seed": 0, "task": "sums_math@file"}
+    rest = {"text": "nothing", "tokens": 4, "finish": "stop", "nll": 0.5, "seconds": 0.0, "backend": "none"}
+    with GenerationStore(folder / "store") as store:
+        store.describe("models", facts["fingerprint"], facts)
+        store.describe("protocols", protocol.fingerprint, protocol.facts())
+        store.append(
+            Sample(question=f"q{q}", prompt=prompt_hash(f"{q}+1="), index=i, **keys, **rest)
+            for q in range(count)
+            for i in range(k)
+        )
+    return model
+
+
+def test_only_the_models_asked_for_by_their_names(tmp_path):
+    problem = {"domain": "math", "source": "test", "licence": "CC0-1.0"}
+    rows = [{"id": f"q{q}", "prompt": f"{q}+1=", "answer": str(q + 1), **problem} for q in range(4)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = file_benchmarks(tmp_path / "sums.jsonl", samples=2)
+    base, other = sampled(tmp_path, "a", 4, k=2), sampled(tmp_path, "b", 3, k=2)
+    stores = [tmp_path / "store"]
+    found = measure_behaviour(stores, asked, models={"mt": other, "base": base})
+    assert [(row.name, row.questions, row.samples) for row in found.rows] == [("mt", 3, 6), ("base", 4, 8)]
+    assert found.notes == ["mt on sums_math: 6 of 4 x 2 samples are in the store, of 3 questions"]
+    assert [row.name for row in measure_behaviour(stores, asked).rows] == ["a", "b"]
+    (tmp_path / "c").mkdir()
+    unknown = sampled(tmp_path / "c", "c", 1)
+    with pytest.raises(InputError, match="no samples of rl for sums_math@file"):
+        measure_behaviour(stores, asked, models={"base": base, "rl": unknown})
