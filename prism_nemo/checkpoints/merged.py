@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
-from prism_nemo.artifacts import Request, is_up_to_date, publish
+from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
 from prism_nemo.checkpoints.hf_folder import HfFolder
 from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models
+from prism_nemo.checkpoints.merged_megatron import merge_megatron
+from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
 from prism_nemo.errors import InputError
 
 BOOKKEEPING = {
@@ -33,36 +35,51 @@ def merge(
     method: str = "linear",
     any_sum: bool = False,
     dtype: str | None = None,
+    config_changes: Mapping[str, Any] | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Merge Hugging Face directories (the first is the base) into the artifact `out`; returns its metrics.
+    """Merge checkpoints (the first is the base) into the artifact `out`; returns its metrics.
 
-    See `merge.coefficients` for methods and weights. Raises InputError before any weight is read for models that do
-    not fit together, and when `out` holds something else and `force` is not given.
+    Models are Hugging Face directories, or Megatron checkpoints, which go through conversion; the merge is written in
+    the base's format. See `merge.coefficients` for methods and weights. `config_changes`: keys of config.json that the
+    result has instead of the base's. Raises InputError before any weight is read for models that do not fit together,
+    and when `out` holds something else and `force` is not given.
     """
-    from prism_nemo.artifacts import read_manifest
-
     weigh = coefficients(method, weights, len(models), any_sum=any_sum)
-    folders = open_models(models)
-    _refuse_other_vocabularies(folders)
+    paths = [find_iteration(Path(path)) if is_megatron(Path(path)) else Path(path) for path in models]
     parameters: dict[str, Any] = {
         "method": method,
         "weights": list(weights.models),
         "components": dict(weights.components),
     }
-    parameters |= {"any_sum": any_sum, "dtype": dtype}
-    inputs = {"base" if k == 0 else f"model_{k}": Path(path) for k, path in enumerate(models)}
-    request = Request(kind="hf_checkpoint", parameters=parameters, inputs=inputs)
+    parameters |= {"any_sum": any_sum, "dtype": dtype, "config_changes": dict(config_changes or {})}
+    kind = "megatron_checkpoint" if is_megatron(paths[0]) else "hf_checkpoint"
+    inputs = {"base" if k == 0 else f"model_{k}": path for k, path in enumerate(paths)}
+    request = Request(kind=kind, parameters=parameters, inputs=inputs)
+
+    def write(hf: Sequence[Path], target: Path) -> dict[str, Any]:
+        folders = _opened(hf)
+        metrics: dict[str, Any] = {"bytes": blend(folders, target, weigh, dtype=dtype, threads=threads)}
+        differences = config_differences(folders)
+        _write_config(folders[0], target, dtype, config_changes or {})
+        (target / "README.md").write_text(model_card(models, method, weights, differences))
+        return metrics | ({"config_differences": differences} if differences else {})
+
+    through_hf = any(is_megatron(path) for path in paths)
+    if not through_hf:
+        _opened(paths)
     if not is_up_to_date(out, request, force=force):
         with publish(out, request) as draft:
-            draft.metrics["bytes"] = blend(folders, draft.path, weigh, dtype=dtype, threads=threads)
-            differences = config_differences(folders)
-            if differences:
-                draft.metrics["config_differences"] = differences
-            _write_config(folders[0], draft.path, dtype)
-            (draft.path / "README.md").write_text(model_card(models, method, weights, differences))
+            draft.metrics |= merge_megatron(models, draft.path, write) if through_hf else write(paths, draft.path)
     return read_manifest(out).metrics
+
+
+def _opened(hf: Sequence[Path]) -> list[HfFolder]:
+    """Hugging Face directories, checked against each other."""
+    folders = open_models(hf)
+    _refuse_other_vocabularies(folders)
+    return folders
 
 
 def config_differences(folders: Sequence[HfFolder]) -> list[str]:
@@ -104,8 +121,8 @@ def _vocabulary(folder: Path) -> Mapping[str, int] | None:
     return dict(vocabulary)
 
 
-def _write_config(first: HfFolder, out: Path, dtype: str | None) -> None:
-    config = dict(first.config)
+def _write_config(first: HfFolder, out: Path, dtype: str | None, changes: Mapping[str, Any]) -> None:
+    config = {**first.config, **changes}
     if dtype is not None:
         config.pop("dtype", None)
         config["torch_dtype"] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]

@@ -23,7 +23,6 @@ _WHERE = {
     "loss_difference": "held_out",
     "needle_questions": "needle",
     "needle_documents": "needle",
-    "long_context": "long_context",
     "load_suite": "suites",
 }
 __all__ = list(_WHERE)

@@ -4,7 +4,7 @@ from prism_nemo.recipe.derive import midtraining
 from prism_nemo.recipe.laptop import laptop
 from prism_nemo.recipe.load import load_recipe, shipped
 from prism_nemo.recipe.override import override
-from prism_nemo.recipe.parts import RL, Analyze, Data, Evaluate, Merge, Model, Parallel, Training
+from prism_nemo.recipe.parts import RL, Analyze, Data, Evaluate, LongContext, Merge, Model, Parallel, Training
 from prism_nemo.recipe.recipe import Recipe
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Analyze",
     "Data",
     "Evaluate",
+    "LongContext",
     "Merge",
     "Model",
     "Parallel",

@@ -2,7 +2,7 @@
 
 from prism_nemo.models.facts import base_shape
 from prism_nemo.models.limits import legal_context
-from prism_nemo.recipe.parts import RL, Analyze, Data, Evaluate, Merge, Model, Parallel, Training
+from prism_nemo.recipe.parts import RL, Analyze, Data, Evaluate, LongContext, Merge, Model, Parallel, Training
 from prism_nemo.recipe.recipe import Recipe
 
 LONG_LENGTH = 131_072
@@ -25,7 +25,7 @@ def midtraining(family: str, *, base: str, mixture: str = "math_code_science", p
     )
 
 
-def long_context(family: str, parallel: Parallel) -> Training:
+def long_context(family: str, parallel: Parallel) -> LongContext:
     """Paper, section 8.1 and Table 17: 1,000 steps at 128k, exponential decay to zero.
 
     Of the paper's two readings (9 or 36 sequences a step) the smaller one, as 8: 1.05M tokens a step, as in
@@ -34,7 +34,7 @@ def long_context(family: str, parallel: Parallel) -> Training:
     ranks = parallel.world // (parallel.tensor * parallel.pipeline)
     context = max(size for size in legal_context(base_shape(family), parallel.tensor) if 8 * size <= max(8, ranks))
     batch = max(8, ranks // context)
-    return Training(
+    return LongContext(
         tokens=LONG_STEPS * batch * LONG_LENGTH,
         seq_length=LONG_LENGTH,
         global_batch=batch,

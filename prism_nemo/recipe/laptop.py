@@ -1,12 +1,16 @@
 """The rehearsal of a recipe on a laptop CPU: the same recipe a thousand times smaller."""
 
 import dataclasses
+from typing import Any
 
 from prism_nemo.models.facts import base_shape
 from prism_nemo.recipe.parts import Training
 from prism_nemo.recipe.recipe import Recipe
 
 SEQ_LENGTH = 256
+LONG_LENGTH = 1024
+"""Of the base, which mid-training's sequences make it forget, and of long-context training."""
+LEARNING_RATE = 3e-3
 VOCAB_SIZE = 512
 SIZES = {"hidden": 128, "layers": 3, "heads": 4, "ffn": 384, "init_std": 0.09, "chunk": 144}
 """Of the pico model; `prism_nemo.models.pico` fills in the rest of the family's structure."""
@@ -24,11 +28,12 @@ def laptop(recipe: Recipe) -> Recipe:
 def _hybrid(small: Recipe) -> Recipe:
     """Smaller budgets: the Mamba scan has no fused kernel on a CPU, here or in transformers."""
     return small.with_(
-        pretrain=_scaled(small.midtrain, tokens=200_000, learning_rate=3e-3),
-        midtrain=_scaled(small.midtrain, tokens=1_500_000, learning_rate=3e-3),
-        rl={"steps": 8, "prompts_per_step": 8, "samples_per_prompt": 8},
+        pretrain=_long(small.midtrain, tokens=200_000),
+        midtrain=_scaled(small.midtrain, tokens=1_500_000),
+        long_context=small.long_context and _long(small.long_context, tokens=100_000),
+        rl={"steps": 8, "prompts_per_step": 8, "samples_per_prompt": 8, "save_every": 2},
         evaluate={"problems_per_domain": 24, "samples_per_problem": 4},
-        analyze={"cka_inputs": 60},
+        analyze={"cka_inputs": 60, "landscape_problems": 8, "landscape_samples": 2},
     )
 
 
@@ -42,10 +47,9 @@ def _dense(recipe: Recipe) -> Recipe:
             "validation_tokens": 40_000,
             "workers": 2,
         },
-        pretrain=_scaled(recipe.midtrain, tokens=600_000, learning_rate=3e-3),
-        midtrain=_scaled(recipe.midtrain, tokens=3_600_000, learning_rate=3e-3),
-        merge=None,
-        long_context=None,
+        pretrain=_long(recipe.midtrain, tokens=600_000),
+        midtrain=_scaled(recipe.midtrain, tokens=4_500_000),
+        long_context=recipe.long_context and _long(recipe.long_context, tokens=200_000, compare_attention=True),
         rl={
             "engine": "trl",
             "steps": 24,
@@ -54,7 +58,7 @@ def _dense(recipe: Recipe) -> Recipe:
             "max_tokens": SEQ_LENGTH,
             "max_new_tokens": 40,
             "learning_rate": 2e-4,
-            "save_every": 10,
+            "save_every": 4,
         },
         evaluate={
             "suite": "rehearsal",
@@ -64,27 +68,32 @@ def _dense(recipe: Recipe) -> Recipe:
             "max_new_tokens": 40,
             "temperature": 1.0,
         },
-        analyze={"cka_max_tokens": 128},
+        analyze={"cka_max_tokens": 128, "landscape_problems": 12, "landscape_samples": 4},
         parallel={"nodes": 1, "devices_per_node": None, "tensor": 1, "pipeline": 1, "context": 1, "sequence": False},
         precision="fp32",
     )
 
 
-def _scaled(training: Training, *, tokens: int, learning_rate: float) -> Training:
-    """A run of `tokens` in sequences of 256 with the same optimizer, schedule shape and share of warm-up."""
-    batch = 4
-    steps = tokens // (batch * SEQ_LENGTH)
-    warmup = max(
-        1, round(training.warmup_steps * steps / (training.tokens // training.seq_length // training.global_batch))
-    )
+def _long[T: Training](training: T, *, tokens: int, **changes: Any) -> T:
+    """A run of sequences of 1024."""
+    return _scaled(training, tokens=tokens, seq_length=LONG_LENGTH, batch=1, context=0, **changes)
+
+
+def _scaled[T: Training](
+    training: T, *, tokens: int, seq_length: int = SEQ_LENGTH, batch: int = 4, **changes: Any
+) -> T:
+    """A run of `tokens` with the same optimizer, schedule shape and share of warm-up."""
+    steps = tokens // (batch * seq_length)
+    share = training.warmup_steps / (training.tokens // training.seq_length // training.global_batch)
     return dataclasses.replace(
         training,
-        tokens=steps * batch * SEQ_LENGTH,
-        seq_length=SEQ_LENGTH,
+        tokens=steps * batch * seq_length,
+        seq_length=seq_length,
         global_batch=batch,
         micro_batch=batch,
-        learning_rate=learning_rate,
-        warmup_steps=warmup,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=max(1, round(share * steps)),
         save_every_tokens=tokens // 4,
         log_every=20,
+        **changes,
     )

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 Precision = Literal["fp32", "bf16", "fp8_current", "fp8_delayed", "fp8_blockwise", "mxfp8"]
 Schedule = Literal["cosine", "exponential", "linear", "constant"]
+RopeScaling = Literal["llama3", "yarn"]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -93,6 +94,24 @@ class Training:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
+class LongContext(Training):
+    """Training at 128k after the merge (paper, section 8.1 and Table 17)."""
+
+    mixture: str = "long_context"
+    """A name in `data_prep/mixtures` or a YAML file; its `min_tokens` is the shortest document (Table 18)."""
+    overlap: int = 0
+    """Tokens that pieces of a document longer than a sequence have in common; the paper does not state it."""
+    compare_attention: bool = False
+    """Also train a second model on its attention parameters only: the paper's other variant (Table 7)."""
+    rope_base: float | None = None
+    """RoPE base of the model from here on; None, as in the paper: the base model's own."""
+    rope_scaling: RopeScaling | None = None
+    """Kind of RoPE scaling from here on; None, as in the paper: the base model's own."""
+    rope_factor: float = 4.0
+    """How many times the original length `rope_scaling` reaches."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
 class Parallel:
     """How ranks share the work. Circumstance, not identity: it does not enter an artifact's fingerprint."""
 
@@ -110,6 +129,15 @@ class Parallel:
     """Share norms and dropout along the sequence among the tensor-parallel ranks."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations computed again in the backward pass instead of kept."""
+
+    def of(self, training: Training) -> "Parallel":
+        """The layout of one training: its own context parallelism and recomputation where it names them."""
+        most = max(1, self.world // (self.tensor * self.pipeline))
+        return replace(
+            self,
+            context=min(training.context, most) or self.context,
+            recompute=training.recompute or self.recompute,
+        )
 
     @property
     def model_ranks(self) -> int:
@@ -130,15 +158,6 @@ class Parallel:
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Merge:
     """The linear merge before long-context training (paper, section 8.1)."""
-    def of(self, training: Training) -> "Parallel":
-        """The layout of one training: its own context parallelism and recomputation where it names them."""
-        most = max(1, self.world // (self.tensor * self.pipeline))
-        return replace(
-            self,
-            context=min(training.context, most) or self.context,
-            recompute=training.recompute or self.recompute,
-        )
-
 
     weight: float = 0.85
     """Share of the mid-trained model; the rest is the base."""
@@ -207,3 +226,7 @@ class Analyze:
     """Texts whose hidden states are compared."""
     cka_max_tokens: int = 512
     """Longest input; the paper does not state it."""
+    landscape_problems: int = 0
+    """Held-out problems per domain that each point of the landscape answers; 0: no landscape."""
+    landscape_samples: int = 4
+    """Answers to each."""

@@ -7,7 +7,18 @@ from typing import Any, Self
 import yaml
 
 from prism_nemo.artifacts import fingerprint
-from prism_nemo.recipe.parts import RL, Analyze, Data, Evaluate, Merge, Model, Parallel, Precision, Training
+from prism_nemo.recipe.parts import (
+    RL,
+    Analyze,
+    Data,
+    Evaluate,
+    LongContext,
+    Merge,
+    Model,
+    Parallel,
+    Precision,
+    Training,
+)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -22,7 +33,7 @@ class Recipe:
     """Training of a pico model from random weights on general text and code; only in a rehearsal."""
     midtrain: Training
     merge: Merge | None = None
-    long_context: Training | None = None
+    long_context: LongContext | None = None
     """Training at 128k after the merge (paper, section 8.1)."""
     rl: RL
     evaluate: Evaluate

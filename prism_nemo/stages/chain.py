@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prism_nemo.recipe import Recipe
-from prism_nemo.stages import data, rehearsal, reinforcement, results, training
+from prism_nemo.stages import data, lengths, long_context, rehearsal, reinforcement, results, training
 from prism_nemo.stages.stage import Stage
 
 
@@ -14,8 +14,8 @@ def chain(recipe: Recipe, run: Path) -> list[Stage]:
     """
     run = run.resolve()
     base = run / "base"
-    blend = data.mixture_stage(recipe, run, base)
-    begin = rehearsal.stages(recipe, run, blend) if recipe.pretrain else [rehearsal.download_stage(recipe), blend]
+    blends = data.mixture_stages(recipe, run)
+    begin = rehearsal.stages(recipe, run, blends) if recipe.pretrain else [rehearsal.download_stage(recipe), *blends]
     stages = [
         *begin,
         training.import_stage("base_megatron", hf=base),
@@ -30,5 +30,7 @@ def chain(recipe: Recipe, run: Path) -> list[Stage]:
         ),
         training.export_stage("mt", megatron=run / "midtrain", like=base),
         *reinforcement.stages(recipe, run),
+        *long_context.stages(recipe, run),
+        *lengths.stages(recipe, run),
     ]
     return [*stages, *results.stages(recipe, run, stages)]

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.data.mixture import Mixture, load_mixture
+from prism_nemo.data.mixture import Mixture, load_mixture, with_local_data
 from prism_nemo.data.rehearsal.corpus import SOURCES, write_corpus
 from prism_nemo.data.rehearsal.mixture import base_mixture, rehearsal_mixture
 from prism_nemo.errors import InputError
-from prism_nemo.recipe import Recipe, Training
+from prism_nemo.recipe import LongContext, Recipe, Training
 from prism_nemo.stages.stage import Progress, Stage
 
 TOKENIZER_CHARACTERS = 400_000
@@ -62,18 +62,62 @@ def mixture_of(recipe: Recipe, corpus: Path) -> Mixture:
     return rehearsal_mixture(load_mixture(recipe.data.mixture), corpus, recipe.data.sources)
 
 
-def mixture_stage(recipe: Recipe, run: Path, base: Path) -> Stage:
-    """The data of mid-training."""
-    corpus = run / "corpus"
-    tokenizer = run / "tokenizer" if recipe.data.vocab_size else Path(recipe.data.tokenizer or base)
-    return blend_stage(
+def mixture_stages(recipe: Recipe, run: Path) -> list[Stage]:
+    """The data of mid-training and of long-context training."""
+    midtrain = blend_stage(
         "blend",
         f"the {recipe.data.mixture} mixture",
         recipe,
         recipe.midtrain,
-        mixture=lambda: mixture_of(recipe, corpus),
-        inputs={"tokenizer": tokenizer} | ({"corpus": corpus} if recipe.data.rehearsal else {}),
+        mixture=lambda: mixture_of(recipe, run / "corpus"),
+        inputs=_inputs(recipe, run),
     )
+    return [midtrain, *(_long_context_stages(recipe, recipe.long_context, run) if recipe.long_context else ())]
+
+
+def long_context_mixture_of(recipe: Recipe, settings: LongContext, corpus: Path) -> Mixture:
+    """The mixture of long-context training. A rehearsal's problems are all short, so there short documents are kept."""
+    mixture = load_mixture(settings.mixture)
+    if not recipe.data.rehearsal:
+        return load_mixture(settings.mixture, _of(mixture, recipe.data.sources))
+    rehearsed = rehearsal_mixture(mixture, corpus, {})
+    return with_local_data(rehearsed, _of(rehearsed, recipe.data.sources))
+
+
+def _of(mixture: Mixture, overrides: Mapping[str, str]) -> dict[str, str]:
+    """The user's own files of the sources that this mixture has."""
+    return {name: path for name, path in overrides.items() if any(name == source.name for source in mixture.sources)}
+
+
+def _long_context_stages(recipe: Recipe, settings: LongContext, run: Path) -> list[Stage]:
+    """The data of long-context training, and the same packed into whole sequences."""
+    blend = blend_stage(
+        "long_context_blend",
+        f"the {settings.mixture} mixture",
+        recipe,
+        settings,
+        mixture=lambda: long_context_mixture_of(recipe, settings, run / "corpus"),
+        inputs=_inputs(recipe, run),
+    )
+    return [blend, _packed_stage(settings, run / "long_context_blend")]
+
+
+def _packed_stage(settings: LongContext, blend: Path) -> Stage:
+    parameters = {"seq_length": settings.seq_length, "overlap": settings.overlap}
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.data.packed import pack_blend
+
+        pack_blend(blend, out, seq_length=settings.seq_length, overlap=settings.overlap)
+
+    does = "long documents in whole sequences"
+    return Stage(name="long_context_packed", does=does, inputs={"blend": blend}, parameters=parameters, run=work)
+
+
+def _inputs(recipe: Recipe, run: Path) -> dict[str, Path]:
+    """The tokenizer, and in a rehearsal the corpus."""
+    tokenizer = run / "tokenizer" if recipe.data.vocab_size else Path(recipe.data.tokenizer or run / "base")
+    return {"tokenizer": tokenizer} | ({"corpus": run / "corpus"} if recipe.data.rehearsal else {})
 
 
 def base_mixture_of(recipe: Recipe, corpus: Path) -> Mixture:
@@ -104,7 +148,7 @@ def blend_stage(
         "seed": recipe.data.seed,
     }
 
-    def run(out: Path, progress: Progress) -> None:
+    def make(out: Path, shard: tuple[int, int] | None = None) -> None:
         from prism_nemo.data.prepare import prepare
 
         prepare(
@@ -117,9 +161,14 @@ def blend_stage(
             seq_length=training.seq_length,
             max_bad_fraction=recipe.data.max_bad_fraction,
             valid_tokens=recipe.data.validation_tokens,
+            shard=shard,
         )
 
-    return Stage(name=name, does=does, inputs={**inputs, **outside}, parameters=parameters, run=run, gpu=False)
+    def run(out: Path, progress: Progress) -> None:
+        make(out)
+
+    inputs = {**inputs, **outside}
+    return Stage(name=name, does=does, inputs=inputs, parameters=parameters, run=run, share=make, gpu=False)
 
 
 def _check_file(source: str, path: Path) -> None:

@@ -7,10 +7,10 @@ from prism_nemo.stages import data, training
 from prism_nemo.stages.stage import Progress, Stage
 
 
-def stages(recipe: Recipe, run: Path, blend: Stage) -> list[Stage]:
+def stages(recipe: Recipe, run: Path, blends: list[Stage]) -> list[Stage]:
     """Corpus, tokenizer, data, a random pico model, and its training on general text and code: the base.
 
-    `blend`, the data of mid-training, comes before the first training, so that bad data is found in seconds.
+    `blends`, the data of the later trainings, come before the first training, so that bad data is found in seconds.
     """
     corpus, tokenizer, random = run / "corpus", run / "tokenizer", run / "random"
     if recipe.pretrain is None:
@@ -26,7 +26,7 @@ def stages(recipe: Recipe, run: Path, blend: Stage) -> list[Stage]:
             mixture=lambda: data.base_mixture_of(recipe, corpus),
             inputs={"tokenizer": tokenizer, "corpus": corpus},
         ),
-        blend,
+        *blends,
         random_stage(recipe, tokenizer),
         training.import_stage("random_megatron", hf=random),
         training.train_stage(

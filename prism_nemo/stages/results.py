@@ -17,14 +17,23 @@ def stages(recipe: Recipe, run: Path, earlier: list[Stage]) -> list[Stage]:
     """Evaluation, analyses, and the report on these and all `earlier` stages."""
     arms = {arm: run / arm for arm in ARMS}
     points = {"base": run / "base", "mt": run / "mt", "rl": run / "rl"}
-    made = [evaluate_stage(recipe, run, arms), weights_stage(points), representations_stage(recipe, run, points)]
+    made = [
+        evaluate_stage(recipe, run, arms),
+        weights_stage(points),
+        representations_stage(recipe, run, points),
+        behaviour_stage(recipe, run, points),
+    ]
+    if recipe.rl.engine == "trl":
+        made.append(trajectory_stage(points))
+    if recipe.analyze.landscape_problems:
+        made.append(landscape_stage(recipe, run, points))
     return [*made, report_stage(run, [stage.name for stage in (*earlier, *made)])]
 
 
 def evaluate_stage(recipe: Recipe, run: Path, arms: dict[str, Path]) -> Stage:
     """avg@k of every arm on the held-out problems, paired differences, and the loss on held-out general text."""
-    problems, general = run / "corpus" / "problems" / "held_out.jsonl", run / "corpus" / "held_out" / "general.jsonl"
-    rehearsal = {"problems": problems, "general": general} if recipe.data.rehearsal else {}
+    problems, general = _problems(recipe, run), run / "corpus" / "held_out" / "general.jsonl"
+    rehearsal = {"problems": problems, "general": general} if problems else {}
     parameters = dataclasses.asdict(recipe.evaluate)
     inputs = arms | rehearsal
 
@@ -33,7 +42,7 @@ def evaluate_stage(recipe: Recipe, run: Path, arms: dict[str, Path]) -> Stage:
 
         request = Request(kind="scores", parameters=parameters, inputs=inputs)
         with publish(out, request) as draft:
-            scores = arm_scores(recipe.evaluate, arms, rehearsal.get("problems"), run / "generations", progress)
+            scores = arm_scores(recipe.evaluate, arms, problems, run / "generations", progress)
             losses = general_losses(arms, general) if recipe.data.rehearsal else {}
             result = table_of(recipe.evaluate, scores, losses, COMPARED, arms)
             (draft.path / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -63,6 +72,74 @@ def representations_stage(recipe: Recipe, run: Path, points: dict[str, Path]) ->
 
     inputs = points | {"texts": texts}
     return Stage(name="analysis_cka", does="CKA per layer", inputs=inputs, parameters=parameters, run=work)
+
+
+def behaviour_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
+    """From the samples that `evaluate` stored; nothing is sampled."""
+    problems = _problems(recipe, run)
+    inputs = {"scores": run / "evaluate"} | points | ({"problems": problems} if problems else {})
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.analysis.behaviour_output import analyse_behaviour
+        from prism_nemo.stages.scores import asked
+
+        benchmarks, k, _ = asked(recipe.evaluate, problems)
+        analyse_behaviour(out, [run / "generations"], benchmarks, models=points, k=k)
+
+    return Stage(name="analysis_behaviour", does="confidence and length", inputs=inputs, run=work)
+
+
+def trajectory_stage(points: dict[str, Path]) -> Stage:
+    """Over the checkpoints that RL kept."""
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.analysis.trajectory_output import analyse_trajectory
+
+        analyse_trajectory(
+            out, points["rl"], start=points["mt"], progress=lambda done, total: progress(done, total, "checkpoints")
+        )
+
+    inputs = {"start": points["mt"], "rl": points["rl"]}
+    return Stage(name="analysis_trajectory", does="the way of RL", inputs=inputs, run=work)
+
+
+def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
+    """Merges between the three points, scored like them."""
+    problems = _problems(recipe, run)
+    settings = dataclasses.replace(
+        recipe.evaluate,
+        problems_per_domain=recipe.analyze.landscape_problems,
+        samples_per_problem=recipe.analyze.landscape_samples,
+    )
+    inputs = points | ({"problems": problems} if problems else {})
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.analysis.landscape_output import analyse_landscape
+        from prism_nemo.stages.scores import asked
+
+        benchmarks, k, sampling = asked(settings, problems)
+        analyse_landscape(
+            out,
+            points,
+            benchmarks,
+            run / "generations",
+            k=k or settings.samples_per_problem,
+            sampling=sampling,
+            progress=lambda done, total: progress(done, total, "points between the checkpoints"),
+        )
+
+    return Stage(
+        name="analysis_landscape",
+        does="between the checkpoints",
+        inputs=inputs,
+        parameters=dataclasses.asdict(settings),
+        run=work,
+    )
+
+
+def _problems(recipe: Recipe, run: Path) -> Path | None:
+    """The held-out problems of a rehearsal."""
+    return run / "corpus" / "problems" / "held_out.jsonl" if recipe.data.rehearsal else None
 
 
 def report_stage(run: Path, names: list[str]) -> Stage:

@@ -74,6 +74,20 @@ def run_chain(stages: list[Stage], run: Path, screen: Screen, *, force: bool = F
             screen.end(_run_one(stage, run, screen))
 
 
+def run_share(stages: list[Stage], run: Path, share: tuple[int, int]) -> None:
+    """Do one share of the work of a single stage, beside others that do theirs; no record is kept.
+
+    Raises InputError when the work of the selected stages cannot be shared.
+    """
+    (stage, *others) = stages
+    if others or stage.share is None:
+        names = ", ".join(entry.name for entry in stages)
+        raise InputError(f"--share is for one stage that makes token files; selected are {names}: use --from and --to")
+    _check_inputs(stages, run)
+    if situation(stage, run) == "to do":
+        stage.share(run / stage.name, share)
+
+
 def _check_inputs(stages: list[Stage], run: Path) -> None:
     made = {run / stage.name for stage in stages}
     for stage in stages:

@@ -26,7 +26,7 @@ def arm_scores(
     settings: Evaluate, arms: Mapping[str, Path], problems: Path | None, store: Path, progress: Progress
 ) -> dict[str, list[Score]]:
     """Scores of each arm on each benchmark; samples that the store has are not made again."""
-    benchmarks, k, sampling = _benchmarks(settings, problems)
+    benchmarks, k, sampling = asked(settings, problems)
     found: dict[str, list[Score]] = {}
     for number, (arm, model) in enumerate(arms.items()):
         with GenerationStore(store) as opened:
@@ -42,8 +42,8 @@ def arm_scores(
     return found
 
 
-def _benchmarks(settings: Evaluate, problems: Path | None) -> tuple[list[Benchmark], int | None, Sampling | None]:
-    """Benchmarks, and in a rehearsal the k and sampling that replace their own."""
+def asked(settings: Evaluate, problems: Path | None) -> tuple[list[Benchmark], int | None, Sampling | None]:
+    """Benchmarks, and in a rehearsal the k and the sampling that replace their own."""
     if problems is None:
         return load_suite(settings.suite), settings.samples_per_problem or None, None
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)

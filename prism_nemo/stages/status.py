@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prism_nemo.errors import InputError
 from prism_nemo.launch.queue import JobState, last_lines, queue_state
+from prism_nemo.launch.script import SHARES
 from prism_nemo.stages.stage import RECORDS, Record, read_record
 
 
@@ -29,7 +30,13 @@ class StageLine:
 def overview(run: Path) -> list[StageLine]:
     """The stages of a run in the order of its recipe. Raises InputError when the folder holds no run."""
     jobs = queue_state(run)
-    return [_with_queue(run, _line(run, name, read_record(run, name)), jobs.get(name)) for name in stage_names(run)]
+    return [_with_queue(run, _line(run, name, read_record(run, name)), _job(name, jobs)) for name in stage_names(run)]
+
+
+def _job(name: str, jobs: dict[str, JobState]) -> JobState | None:
+    """The stage's job, or the array that does its work while that is what matters."""
+    array = jobs.get(f"{name}.{SHARES}")
+    return array if array and array.state not in ("done", "unknown") else jobs.get(name)
 
 
 def stage_names(run: Path) -> list[str]:
@@ -75,9 +82,9 @@ def _with_queue(run: Path, line: StageLine, job: JobState | None) -> StageLine:
         state = "stopped, will resume" if job.restarts else "pending"
         return replace(line, state=state, seconds_left=0.0, message=f"job {job.job_id}: {job.reason}")
     if job.state == "running":
-        note = f"; slice {job.restarts + 1}, {job.time_left} left of it" if job.time_left else ""
-        return replace(line, state="running", message=line.message + note)
-    lines = last_lines(run, line.name, 2) or [line.message]
+        note = f"slice {job.restarts + 1}, {job.time_left} left of it" if job.time_left else job.reason
+        return replace(line, state="running", message="; ".join(part for part in (line.message, note) if part))
+    lines = last_lines(run, job.stage, 2) or [line.message]
     return replace(
         line, state=job.state, seconds_left=0.0, message=f"job {job.job_id} {job.reason}: {' | '.join(lines)}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts import Request, publish
-from prism_nemo.recipe import Recipe, Training
+from prism_nemo.recipe import LongContext, Recipe, Training
 from prism_nemo.stages.stage import Progress, Stage
 
 CIRCUMSTANCES = (
@@ -83,6 +83,7 @@ def train_job(recipe: Recipe, training: Training, *, model: Path, start: Path, b
         sequence_parallel=layout.sequence,
         recompute=layout.recompute,
         isolate_documents=training.document_attention,
+        mask_end_of_document=isinstance(training, LongContext),  # packing fills empty room with that token
         save_every=max(1, training.save_every_tokens // tokens_per_step),
         keep_last=training.keep_last,
         keep_every=training.keep_every_tokens // tokens_per_step,

@@ -1,9 +1,10 @@
 """The rehearsal's corpus: documents per source, prompts for reinforcement learning, what is held out for scoring."""
 
 import ast
+import itertools
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import xxhash
@@ -23,6 +24,10 @@ MIXED = 200
 """Texts whose hidden states are compared (paper, section 10.2)."""
 HELD_OUT_TEXT = 25
 """One general document in this many is held out for the retention measure."""
+LONG = 48
+"""Held-out documents whose loss is taken position by position."""
+LONG_CHARACTERS = 4_000
+"""Of each: more than 1,024 tokens of the rehearsal's tokenizer."""
 
 
 def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
@@ -32,6 +37,7 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
     problems/rl.jsonl          problems that are trained on in reinforcement learning only
     problems/held_out.jsonl    problems that nothing is trained on
     held_out/general.jsonl     general documents that nothing is trained on
+    held_out/long.jsonl        48 beginnings of library files that nothing is trained on
     held_out/mixed.jsonl       200 of those and of the held-out problems with their solutions, for comparing activations
     The same seed and Python give the same bytes.
     """
@@ -39,7 +45,13 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
 
     request = Request(
         kind="corpus",
-        parameters={"seed": seed, "characters": CHARACTERS, "draws": DRAWS, "python": sys.version.split()[0]},
+        parameters={
+            "seed": seed,
+            "characters": CHARACTERS,
+            "draws": DRAWS,
+            "long": LONG,
+            "python": sys.version.split()[0],
+        },
         inputs={},
     )
     if is_up_to_date(out, request, force=force):
@@ -54,12 +66,15 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
 
 def _write_texts(folder: Path, seed: int) -> dict[str, int]:
     """General text, with its held-out share, and library code."""
-    texts = list(_shuffled(general.documents(), seed))
+    texts, _ = _up_to(CHARACTERS, _shuffled(general.documents(), seed))
+    files, unread = _up_to(CHARACTERS, _shuffled(code.documents(), seed))
+    long = [text[:LONG_CHARACTERS] for text in unread if len(text) >= LONG_CHARACTERS][:LONG]
     held_out = {text for text in texts if xxhash.xxh3_64_intdigest(text.encode()) % HELD_OUT_TEXT == 0}
     return {
         "held_out_general": _write(folder / "held_out" / "general.jsonl", (t for t in texts if t in held_out)),
         "general": _write(folder / "documents" / "general.jsonl", (t for t in texts if t not in held_out)),
-        "code": _write(folder / "documents" / "code.jsonl", _shuffled(code.documents(), seed)),
+        "code": _write(folder / "documents" / "code.jsonl", files),
+        "held_out_long": _write(folder / "held_out" / "long.jsonl", long),
     }
 
 
@@ -109,15 +124,15 @@ def _problem(worked: Worked) -> Problem:
     )
 
 
-def _shuffled(texts: Iterable[str], seed: int) -> Iterator[str]:
-    """Distinct texts in a seeded order, up to the limit of characters."""
-    order = sorted(set(texts), key=lambda text: xxhash.xxh3_64_hexdigest(text.encode(), seed=seed))
-    length = 0
-    for text in order:
-        length += len(text)
-        if length > CHARACTERS:
-            return
-        yield text
+def _shuffled(texts: Iterable[str], seed: int) -> list[str]:
+    """Distinct texts in a seeded order."""
+    return sorted(set(texts), key=lambda text: xxhash.xxh3_64_hexdigest(text.encode(), seed=seed))
+
+
+def _up_to(characters: int, texts: list[str]) -> tuple[list[str], list[str]]:
+    """The first texts of together at most so many characters, and the rest."""
+    fit = sum(length <= characters for length in itertools.accumulate(map(len, texts)))
+    return texts[:fit], texts[fit:]
 
 
 def _write(path: Path, texts: Iterable[str]) -> int:
