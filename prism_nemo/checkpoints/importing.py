@@ -36,8 +36,6 @@ def import_hf(
     it is. Raises InputError for a directory that is not whole, weights that contradict config.json, or an `out` that
     holds something else; PrismError when the proof fails.
     """
-    from prism_nemo.engine.local import call_local
-
     hf, out = Path(hf).resolve(), Path(out).resolve()  # the work is done in another process
     source = open_hf(hf, allow_pickle=allow_pickle)
     request = Request(kind="megatron_checkpoint", parameters={"proof": proof}, inputs={"hf": source.path})
@@ -45,8 +43,16 @@ def import_hf(
     if is_up_to_date(out, request, force=force):
         return out
     with publish(out, request) as draft:
-        draft.metrics |= call_local(run_import, source.path, draft.path, proof, allow_pickle)
+        draft.metrics |= import_into(source.path, draft.path, proof=proof, allow_pickle=allow_pickle)
     return out
+
+
+def import_into(hf: Path, folder: Path, *, proof: str = "auto", allow_pickle: bool = False) -> dict[str, Any]:
+    """Convert into an existing folder, as a part of another artifact; returns the figures of the proof."""
+    from prism_nemo.engine.local import call_local
+
+    figures: dict[str, Any] = call_local(run_import, Path(hf).resolve(), Path(folder).resolve(), proof, allow_pickle)
+    return figures
 
 
 def addressed(out: Path, request: Request) -> Path:

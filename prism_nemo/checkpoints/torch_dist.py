@@ -18,6 +18,11 @@ from prism_nemo.errors import InputError
 TRACKER = "latest_checkpointed_iteration.txt"
 
 
+def is_megatron(path: Path) -> bool:
+    """Whether a folder looks like a Megatron checkpoint: a run's folder, or one `iter_*`."""
+    return (path / ".metadata").is_file() or (path / TRACKER).is_file()
+
+
 def find_iteration(path: Path) -> Path:
     """The `iter_*` folder of a checkpoint: `path` itself or, of a run's folder, the latest by its tracker file.
 

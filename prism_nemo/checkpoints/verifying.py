@@ -10,7 +10,7 @@ import torch
 from prism_nemo.checkpoints.exporting import find_reference
 from prism_nemo.checkpoints.hf_folder import open_hf
 from prism_nemo.checkpoints.importing import digest
-from prism_nemo.checkpoints.torch_dist import TRACKER, TorchDist, find_iteration
+from prism_nemo.checkpoints.torch_dist import TorchDist, find_iteration, is_megatron
 from prism_nemo.errors import InputError
 
 
@@ -60,7 +60,7 @@ def run_verify(a: Path, b: Path, proof: str) -> Comparison:
         only_b=sorted(set(two) - set(one)),
         different=different,
     )
-    kinds = {_is_megatron(a): a, _is_megatron(b): b}
+    kinds = {is_megatron(a): a, is_megatron(b): b}
     if not comparison.equal or len(kinds) < 2:
         return comparison
     layout = model_layout(kinds[False])
@@ -70,23 +70,19 @@ def run_verify(a: Path, b: Path, proof: str) -> Comparison:
     return Comparison(tensors=len(common), runs=runs)
 
 
-def _is_megatron(path: Path) -> bool:
-    return (path / ".metadata").is_file() or (path / TRACKER).is_file()
-
-
 def _config_of(a: Path, b: Path) -> Path:
     for path in (a, b):
         if not path.is_dir():
             raise InputError(f"{path} is not a directory; give a Hugging Face directory or a Megatron checkpoint")
     for path in (a, b):
-        if not _is_megatron(path):
+        if not is_megatron(path):
             return path
     return find_reference(a, find_iteration(a))
 
 
 def _open(path: Path, config: Path) -> dict[str, Callable[[], torch.Tensor]]:
     """Hugging Face name -> function that reads the tensor."""
-    if not _is_megatron(path):
+    if not is_megatron(path):
         folder = open_hf(path)
         return {name: (lambda name=name: folder.read(name)) for name in folder.entries}  # type: ignore[misc]
     from prism_nemo.checkpoints.layout import checkpoint_layout

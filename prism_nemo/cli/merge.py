@@ -7,9 +7,11 @@ import typer
 
 
 def merge(
-    models: list[Path] = typer.Argument(..., help="BASE TUNED [MORE...]: Hugging Face directories."),
+    models: list[Path] = typer.Argument(
+        ..., help="BASE TUNED [MORE...]: Hugging Face directories or Megatron checkpoints."
+    ),
     weight: list[str] = typer.Option(..., help="0.85, or attention=0.8; repeat for several models or components."),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder of the merged checkpoint."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the merged checkpoint, in the format of BASE."),
     method: str = typer.Option("linear", help="linear, task or slerp."),
     any_sum: bool = typer.Option(False, help="Allow weights that do not sum to 1."),
     dtype: str | None = typer.Option(None, help="Write BF16, F16 or F32; default: as the models."),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,30 @@ def test_models_that_do_not_fit_are_refused_by_name(tmp_path):
 def test_wrong_weights_are_refused(texts, method, count, match, tmp_path):
     with pytest.raises(InputError, match=match):
         merge([tmp_path / str(k) for k in range(count)], tmp_path / "out", parse_weights(texts), method=method)
+
+
+@pytest.mark.slow
+def test_megatron_checkpoints_merge_through_conversion(tmp_path):
+    """The result has the base's format and the very weights of the merge of the Hugging Face directories."""
+    from prism_nemo.checkpoints.importing import import_hf
+    from prism_nemo.checkpoints.verifying import verify
+
+    base, tuned = models(tmp_path, "granite_4_0_h_micro")
+    (base / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
+    a, b = (import_hf(path, tmp_path / f"{path.name}_megatron", proof="keys") for path in (base, tuned))
+    shutil.rmtree(b / "hf")  # as a checkpoint of a training run: its configuration is the base's
+    weights = parse_weights(["0.85", "attention=0.8"])
+    merge([base, tuned], tmp_path / "hf", weights)
+    merge([a, b], tmp_path / "megatron", weights)
+    merge([base, b], tmp_path / "mixed", weights)
+    assert verify(tmp_path / "hf", tmp_path / "megatron", proof="keys").equal
+    both = load(tmp_path / "hf"), load(tmp_path / "mixed")
+    assert all(torch.equal(tensor, both[1][name]) for name, tensor in both[0].items())
+    manifest = read_manifest(tmp_path / "megatron")
+    assert manifest.kind == "megatron_checkpoint"
+    assert sorted({name.split("/")[0] for name in manifest.files}) == [
+        "README.md", "hf", "iter_0000000", "latest_checkpointed_iteration.txt", "latest_train_state.pt", "proof.json",
+    ]  # fmt: skip
+    assert manifest.metrics["proof"]["round_trip"] == "bit-equal"
+    assert (tmp_path / "megatron" / "hf" / "tokenizer.json").is_file()
+    assert "attention: 0.8" in (tmp_path / "megatron" / "README.md").read_text()
