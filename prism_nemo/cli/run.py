@@ -16,13 +16,14 @@ def run(
     ),
     profile: str = typer.Option(None, "--run", help="SLURM profile: submit instead of running here."),
     force: bool = typer.Option(False, "--force", help="Make the selected stages anew."),
+    share: str = typer.Option(None, "--share", help="I/N: only share I, from 0, of N of one stage's token files."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done and stop."),
 ) -> None:
     """Run the chain of a recipe.  Example: prism run recipes/tiny_dense.py parallel.tensor=2"""
     from prism_nemo.recipe import load_recipe, override
     from prism_nemo.recipe.check import check
     from prism_nemo.stages.chain import chain
-    from prism_nemo.stages.run import select
+    from prism_nemo.stages.run import run_share, select
     from prism_nemo.stages.status import write_order
 
     resolved = override(load_recipe(recipe), overrides or [])
@@ -30,6 +31,9 @@ def run(
     folder = out or Path("runs") / run_name(resolved.name, overrides or [])
     everything = chain(resolved, folder)
     stages = select(everything, first, last)
+    if share is not None:
+        run_share(stages, folder.resolve(), _share(share))
+        return
     if not dry_run:
         write_order(folder.resolve(), [stage.name for stage in everything])
         (folder / "recipe.yaml").write_text(resolved.to_yaml())
@@ -49,6 +53,16 @@ def run_name(name: str, overrides: list[str]) -> str:
     """The folder of a run: the recipe's name, and what was overridden, so that variants do not collide."""
     changed = "+".join(re.sub(r"[^A-Za-z0-9_.=,-]", "_", entry) for entry in sorted(overrides))
     return f"{name}+{changed}" if changed else name
+
+
+def _share(text: str) -> tuple[int, int]:
+    """`3/16` as numbers. Raises InputError."""
+    from prism_nemo.errors import InputError
+
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise InputError(f"--share {text}: two numbers are wanted, such as 0/16, the first below the second")
+    return int(match[1]), int(match[2])
 
 
 def _show_plan(stages: list, folder: Path) -> None:

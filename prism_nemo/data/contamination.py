@@ -5,6 +5,7 @@ normalized document. Hits of the first hash are confirmed by a second, independe
 """
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,11 +174,12 @@ def build_screen(
         arrays = {
             f"{part}_{table.length}": getattr(table, part) for table in tables for part in ("hashes", "checks", "items")
         }
-        np.savez(folder / "tables.npz", **arrays)
         names = {"too_short": too_short, "items": [[item.benchmark, item.name] for item in items]}
-        partial = folder / "items.json.tmp"
-        partial.write_text(json.dumps(names))
-        partial.replace(folder / "items.json")
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # several jobs may build the same index at once
+            np.savez(Path(own) / "tables.npz", **arrays)
+            (Path(own) / "items.json").write_text(json.dumps(names))
+            for name in ("tables.npz", "items.json"):
+                (Path(own) / name).replace(folder / name)
     return folder, mark
 
 

@@ -60,6 +60,8 @@ class Profile:
     """Slices of one job at most; then it is left stopped."""
     stalled_slices: int = 3
     """Slices that begin at the same step, after stops or crashes, before the job is given up."""
+    prepare_jobs: int = 1
+    """Jobs of an array that share the making of token files."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage name, or `cpu` for all stages that need no GPU -> keys above that differ there."""
 

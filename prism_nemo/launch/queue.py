@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,8 @@ ENDED = {
     "PREEMPTED": "failed",
 }
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "CONFIGURING", "SPECIAL_EXIT"}
+ARRAY_ORDER = ("failed", "cancelled", "running", "pending", "done")
+"""What the state of an array is, if any of its jobs is in it."""
 TELLING = re.compile(
     r"error:|Error|Exception|Traceback|CANCELLED|TIME LIMIT|PREEMPTION|oom|out of memory|Killed|warning:"
 )
@@ -75,12 +77,22 @@ def queue_state(run: Path) -> dict[str, JobState]:
     live = _squeue([job.job_id for job in jobs.values()])
     gone = [job.job_id for job in jobs.values() if job.job_id not in live]
     ended = _sacct(gone) if gone else {}
-    return {stage: _state(job, live.get(job.job_id) or ended.get(job.job_id)) for stage, job in jobs.items()}
+    return {stage: _joined(job, live.get(job.job_id) or ended.get(job.job_id, [])) for stage, job in jobs.items()}
 
 
-def _state(job: SlurmJob, row: dict[str, str] | None) -> JobState:
-    if row is None:
+def _joined(job: SlurmJob, rows: list[dict[str, str]]) -> JobState:
+    """One state for the job, of an array the one that matters most; running ones say how many are done."""
+    if not rows:
         return JobState(stage=job.stage, job_id=job.job_id, state="unknown")
+    states = [_state(job, row) for row in rows]
+    chosen = next(state for word in ARRAY_ORDER for state in states if state.state == word)
+    if len(rows) > 1:
+        done = sum(state.state == "done" for state in states)
+        return replace(chosen, reason=f"{chosen.reason} {done} of {len(rows)} jobs done".strip(), time_left="")
+    return chosen
+
+
+def _state(job: SlurmJob, row: dict[str, str]) -> JobState:
     word = row["state"].split()[0]
     if word in WAITING:
         state = "pending"
@@ -97,22 +109,27 @@ def _state(job: SlurmJob, row: dict[str, str] | None) -> JobState:
     )
 
 
-def _squeue(ids: list[str]) -> dict[str, dict[str, str]]:
+def _squeue(ids: list[str]) -> dict[str, list[dict[str, str]]]:
     """Jobs the controller still knows: waiting, running, and those ended a while ago."""
-    fields = {"id": "JobID", "state": "State", "reason": "Reason", "restarts": "RestartCnt", "left": "TimeLeft"}
-    fields["nodes"] = "NodeList"
+    fields = {"state": "State", "reason": "Reason", "restarts": "RestartCnt", "left": "TimeLeft", "nodes": "NodeList"}
     columns = ",".join(f"{name}:|" for name in fields.values())
-    rows = []
+    found = {}
     for job_id in ids:  # one by one: an id that the controller has forgotten makes it refuse the whole list
-        answer = _ask(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", f"--Format={columns}"])
-        rows += [dict(zip(fields, line.split("|"), strict=False)) for line in answer.splitlines() if "|" in line]
-    return {row["id"].strip(): {key: value.strip() for key, value in row.items()} for row in rows}
+        command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", f"--Format={columns}"]
+        lines = [line.split("|") for line in _ask(command).splitlines() if "|" in line]
+        if lines:
+            found[job_id] = [dict(zip(fields, map(str.strip, line), strict=False)) for line in lines]
+    return found
 
 
-def _sacct(ids: list[str]) -> dict[str, dict[str, str]]:
+def _sacct(ids: list[str]) -> dict[str, list[dict[str, str]]]:
+    """A job of an array has the array's id before an underscore."""
     answer = _ask(["sacct", "--noheader", "--parsable2", "-X", "-j", ",".join(ids), "--format=JobID,State"])
-    rows = [line.split("|") for line in answer.splitlines()]
-    return {row[0]: {"id": row[0], "state": row[1]} for row in rows if len(row) == 2 and row[1]}
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in (line.split("|") for line in answer.splitlines()):
+        if len(row) == 2 and row[1]:
+            found.setdefault(row[0].partition("_")[0], []).append({"state": row[1]})
+    return found
 
 
 def _ask(command: list[str]) -> str:
@@ -131,7 +148,8 @@ def logs(run: Path, stage: str) -> list[Path]:
     folder = run / ".slurm" / "logs"
     found = folder.glob(f"log-*.{stage}_{job.job_id}_*.out")
     tasks = sorted(found, key=lambda path: int(path.stem.rsplit("_", 1)[1]))
-    return [*folder.glob(f"sbatch_*.{stage}_{job.job_id}.out"), *tasks]
+    scripts = [*folder.glob(f"sbatch_*.{stage}_{job.job_id}.out"), *folder.glob(f"sbatch_*.{stage}_{job.job_id}_*.out")]
+    return [*sorted(scripts), *tasks]
 
 
 def last_lines(run: Path, stage: str, count: int = 5) -> list[str]:

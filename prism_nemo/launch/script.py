@@ -15,6 +15,9 @@ from prism_nemo.errors import InputError, missing_package
 from prism_nemo.launch.profile import SIGNAL_MARGIN, UNSAFE, Profile
 from prism_nemo.recipe import Parallel
 
+SHARES = "shares"
+"""Second part of the name of an array's jobs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -27,6 +30,13 @@ class Job:
     """Of `prism run` without --from, --to and --out: the recipe and its overrides."""
     gpu: bool = True
     """Whether it gets the GPUs of the profile."""
+    shares: int = 0
+    """Jobs of an array that each do a share of the stage; 0: it is one job that does all, or the rest."""
+
+    @property
+    def name(self) -> str:
+        """Of the job: the stage's, or for its array one of its own."""
+        return f"{self.stage}.{SHARES}" if self.shares else self.stage
 
 
 def render(
@@ -43,7 +53,7 @@ def render(
     profile = profile.for_stage(job.stage, gpu=job.gpu)
     slurm, batch_request = _nemo_run()
     nodes, per_node = _shape(job, parallel)
-    details = slurm.SlurmJobDetails(job_name=f"{recipe}.{job.stage}", folder=str(run / ".slurm" / "logs"))
+    details = slurm.SlurmJobDetails(job_name=f"{recipe}.{job.name}", folder=str(run / ".slurm" / "logs"))
     executor = slurm.SlurmExecutor(
         account=profile.account,
         partition=profile.partition or None,
@@ -52,6 +62,7 @@ def render(
         nodes=nodes,
         ntasks_per_node=per_node,
         gpus_per_node=(profile.gpus_per_node or None) if job.gpu else None,
+        array=f"0-{job.shares - 1}" if job.shares else None,
         cpus_per_task=profile.cpus_per_task or None,
         mem=profile.mem or None,
         exclusive=profile.exclusive or None,
@@ -61,7 +72,7 @@ def render(
         container_env=list(profile.secrets) or None,
         srun_args=list(profile.srun_args),
         env_vars=_environment(profile),
-        setup_lines="\n".join([*profile.setup, requeue_lines(run, job.stage, profile)]),
+        setup_lines="\n".join([*profile.setup, requeue_lines(run, job.name, profile)]),
         additional_parameters=_sbatch(profile, after),
         job_details=details,
         tunnel=slurm.LocalTunnel(job_dir=str(code.parent)),
@@ -69,7 +80,7 @@ def render(
     executor.job_dir = str(code)
     text = batch_request(
         launch_cmd=["sbatch"],
-        jobs=[f"{recipe}.{job.stage}"],
+        jobs=[f"{recipe}.{job.name}"],
         command_groups=[[_command(job, profile, run)]],
         executor=executor,
         max_retries=0,
@@ -91,7 +102,9 @@ def _shape(job: Job, parallel: Parallel) -> tuple[int, int]:
 def _command(job: Job, profile: Profile, run: Path) -> str:
     python = profile.python or ("python" if profile.container_image else sys.executable)
     words = [python, "-m", "prism_nemo.launch.task", "--run", str(run), "--stage", job.stage]
-    words += ["--stalled", str(profile.stalled_slices), "--", *job.arguments]
+    words += ["--stalled", str(profile.stalled_slices)]
+    words += ["--shares", str(job.shares)] if job.shares else []
+    words += ["--", *job.arguments]
     return " ".join(shlex.quote(word) for word in words)
 
 
@@ -108,7 +121,7 @@ def _sbatch(profile: Profile, after: str | None) -> dict[str, Any]:
     return chosen
 
 
-def requeue_lines(run: Path, stage: str, profile: Profile) -> str:
+def requeue_lines(run: Path, name: str, profile: Profile) -> str:
     """Shell lines: at the end, ask for the next slice if the verdict wants one and SLURM gives none by itself.
 
     It does after a requeue, a preemption and the failure of a node, and must not after `scancel`: in all of these the
@@ -118,7 +131,7 @@ def requeue_lines(run: Path, stage: str, profile: Profile) -> str:
     return f"""prism_next_slice() {{
   code=$?
   trap - EXIT
-  said=$(cat {run}/.slurm/{stage}.verdict 2>/dev/null)
+  said=$(cat {run}/.slurm/{name}${{SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}}.verdict 2>/dev/null)
   case "$said" in
     "$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} stopped"|"$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} crashed")
       case "$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format='%T %r')" in

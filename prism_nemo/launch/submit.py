@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,9 @@ class StageToRun(Protocol):
 
     @property
     def gpu(self) -> bool: ...
+
+    @property
+    def share(self) -> object | None: ...
 
 
 def submit(
@@ -53,7 +57,7 @@ def submit(
         _refuse_queued(run)
     folder = run / ".slurm"
     arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides)
-    jobs = [Job(stage=stage.name, ranks=stage.ranks, arguments=arguments, gpu=stage.gpu) for stage in stages]
+    jobs = [job for stage in stages for job in _jobs(stage, arguments, chosen)]
     if dry_run:
         _show(recipe, jobs, chosen, run)
         return []
@@ -66,7 +70,7 @@ def submit(
         for job in jobs:
             after = submitted[-1].job_id if submitted else None
             text = render(job, chosen, recipe.parallel, run=run, code=code, recipe=recipe.name, after=after)
-            submitted.append(_sbatch(job.stage, text, folder))
+            submitted.append(_sbatch(job.name, text, folder))
             _remember(folder, submitted[-1])
     except PrismError:
         _cancel(submitted)
@@ -74,12 +78,19 @@ def submit(
     return submitted
 
 
+def _jobs(stage: StageToRun, arguments: tuple[str, ...], profile: Profile) -> list[Job]:
+    """The job of a stage; before it, where its work can be shared and the profile wants that, an array of jobs."""
+    job = Job(stage=stage.name, ranks=stage.ranks, arguments=arguments, gpu=stage.gpu)
+    shares = profile.for_stage(stage.name, gpu=stage.gpu).prepare_jobs
+    return [replace(job, shares=shares), job] if stage.share and shares > 1 else [job]
+
+
 def _show(recipe: Recipe, jobs: list[Job], profile: Profile, run: Path) -> None:
     print(recipe.to_yaml())
     for number, job in enumerate(jobs):
-        after = f"<id of {jobs[number - 1].stage}>" if number else None
+        after = f"<id of {jobs[number - 1].name}>" if number else None
         code = run / ".slurm" / "code-HASH"
-        print(f"# ---- {job.stage}")
+        print(f"# ---- {job.name}")
         print(render(job, profile, recipe.parallel, run=run, code=code, recipe=recipe.name, after=after))
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from prism_nemo.errors import PrismError
 from prism_nemo.launch.ranks import JOB_FILE, rank_environment
+from prism_nemo.launch.script import SHARES
 
 WAIT_SECONDS = 1800.0
 """For task 0 to say what is to be trained: it reads recipe and inputs first, on a shared file system."""
@@ -38,12 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--stage", required=True)
     parser.add_argument("--stalled", type=int, required=True)
+    parser.add_argument("--shares", type=int, default=0)
     parser.add_argument("recipe", nargs="+")
     given = parser.parse_args(arguments)
     folder = given.run / ".slurm"
+    name, work = given.stage, ["--from", given.stage, "--to", given.stage, "--out", str(given.run)]
+    if given.shares:
+        number = os.environ["SLURM_ARRAY_TASK_ID"]
+        name, work = f"{name}.{SHARES}.{number}", [*work, "--share", f"{number}/{given.shares}"]
     os.environ[JOB_FILE] = str(folder / f"{given.stage}.{'.'.join(_slice())}.job.json")
     if os.environ.get("SLURM_PROCID", "0") == "0":
-        return _first(given.run, given.stage, given.stalled, given.recipe)
+        return _first(given.run, given.stage, name, given.stalled, [*work, "--", *given.recipe])
     return _other(folder, given.stage)
 
 
@@ -52,17 +58,17 @@ def _slice() -> tuple[str, str]:
     return os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
 
 
-def _first(run: Path, stage: str, stalled: int, recipe: list[str]) -> int:
+def _first(run: Path, stage: str, name: str, stalled: int, work: list[str]) -> int:
+    """Task 0, or a job of an array; `name`: of its verdict."""
     try:
-        check_progress(run, stage, stalled)
+        check_progress(run, stage, stalled, name)
     except PrismError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        _say(run, stage, "failed")
+        _say(run, name, "failed")
         return 1
-    command = [sys.executable, "-m", "prism_nemo.cli.main", "run", "--from", stage, "--to", stage, "--out", str(run)]
-    code, asked = _supervise([*command, "--", *recipe], _plain_output())
+    code, asked = _supervise([sys.executable, "-m", "prism_nemo.cli.main", "run", *work], _plain_output())
     verdict = judge(code, asked, tasks=int(os.environ.get("SLURM_NTASKS", "1")))
-    _say(run, stage, verdict)
+    _say(run, name, verdict)
     return STOPPED if verdict == "stopped" else code if code >= 0 else 128 - code
 
 
@@ -144,9 +150,9 @@ def _verdict(folder: Path, stage: str) -> str:
     return verdict if tuple(said) == _slice() else ""
 
 
-def check_progress(run: Path, stage: str, stalled: int) -> None:
+def check_progress(run: Path, stage: str, stalled: int, name: str = "") -> None:
     """Note where this slice begins. Raises PrismError when `stalled` slices before it began at the same point."""
-    file = run / ".slurm" / f"{stage}.slices.json"
+    file = run / ".slurm" / f"{name or stage}.slices.json"
     job_id = _slice()[0]
     try:
         noted = json.loads(file.read_text())
@@ -163,7 +169,10 @@ def check_progress(run: Path, stage: str, stalled: int) -> None:
 
 
 def point(run: Path, stage: str) -> float:
-    """How far a stage is: the last checkpoint's step, else what its record says."""
+    """How far a stage is: the last checkpoint's step, the pieces of token files, else what its record says."""
+    pieces = len(list((run / f".{stage}.work" / "shards").glob("[!.]*")))
+    if pieces:
+        return pieces
     whole = (run / f".{stage}.partial").glob("iter_*/whole.json")
     saved = [int(path.parent.name.removeprefix("iter_")) for path in whole]
     if saved:

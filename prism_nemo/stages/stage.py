@@ -39,8 +39,8 @@ class Stage:
     ranks: int = 1
     """Processes that share the work; more than one only for training and conversion."""
     share: Callable[[Path, tuple[int, int]], None] | None = None
-    """Does share i of n of the work (i from 0) beside the artifact, so that `run` only puts them together; any number of
-    them at once. None: the work cannot be shared."""
+    """Does share i of n of the work, i from 0, beside the artifact, so that `run` only joins them; any number of them
+    may work at once. None: the work cannot be shared."""
     gpu: bool = True
     """Whether a queue should give it GPUs; False for data, conversions and tables."""
 

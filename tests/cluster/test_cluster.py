@@ -1,5 +1,6 @@
 """Jobs that are really submitted: cut in three ways, failing, in (pretended) containers; and every shipped profile."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,8 +45,8 @@ def wait_for_step(run: Path, cluster: Cluster, job_id: str, step: int, seconds: 
         time.sleep(0.2)
 
 
-def weights(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+def contents(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob(pattern))}
 
 
 @pytest.mark.timeout(1500)
@@ -80,7 +81,7 @@ def test_cut_by_requeue_node_failure_and_time_limit_ends_with_the_same_weights(
     assert (state, restarts >= 3) == ("COMPLETED", True)
     cluster.wait_for(export, "COMPLETED", "FAILED", "CANCELLED", seconds=90)
     assert {stage: state.state for stage, state in queue_state(run).items()} == {"midtrain": "done", "mt": "done"}
-    assert weights(run / "mt") == weights(prepared / "mt") != {}
+    assert contents(run / "mt", "*.safetensors") == contents(prepared / "mt", "*.safetensors") != {}
 
 
 def test_a_failing_stage_cancels_what_depends_on_it(
@@ -151,3 +152,23 @@ def test_a_cancelled_job_does_not_come_back(
     cluster.ask("scancel", job_id)
     assert cluster.wait_for(job_id, "CANCELLED", "PENDING", "RUNNING", seconds=60) == ("CANCELLED", 0)
     assert (run / ".slurm" / "midtrain.verdict").read_text().endswith(" stopped")
+
+
+def test_an_array_of_jobs_makes_the_same_token_files(
+    cluster: Cluster, recipe: Path, run: Path, prepared: Path, prism: Callable[..., str], tmp_path: Path
+) -> None:
+    shutil.rmtree(run / "blend")
+    (run / ".stages" / "blend.json").unlink()
+    profile = profile_file(tmp_path, "prepare_jobs = 2\n")
+    prism("run", str(recipe), "--from", "blend", "--to", "blend", "--out", str(run), "--run", profile)
+    jobs = read_jobs(run)
+    assert list(jobs) == ["blend.shares", "blend"]
+    cluster.wait_for(jobs["blend"].job_id, "COMPLETED", "FAILED", "CANCELLED", seconds=200)
+    assert {stage: state.state for stage, state in queue_state(run).items()} == {
+        "blend.shares": "done",
+        "blend": "done",
+    }
+    assert contents(run / "blend", "*.bin") == contents(prepared / "blend", "*.bin") != {}
+    assert contents(run / "blend", "*.idx") == contents(prepared / "blend", "*.idx")
+    made = "\n".join(path.read_text() for path in (run / ".slurm" / "logs").glob("log-*shares*"))
+    assert "error" not in made

@@ -16,12 +16,14 @@ QUEUE = {
     "14": "PENDING|BeginTime|1|1:00||",
     "15": "FAILED|NonZeroExitCode|0|0:00|n1|",
     "16": "CANCELLED|Dependency|0|0:00||",
+    "17": "COMPLETED|None|0|0:00|n1|\\nRUNNING|None|0|0:00|n1|\\nPENDING|Resources|0|0:00||",
+    "18": "PENDING|Dependency|0|0:00||",
 }
 
 
 def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["blend", "midtrain", "mt", "rl", "rl_base", "report", "later"]
-    write_order(tmp_path, names)
+    names = ["blend", "midtrain", "mt", "rl", "rl_base", "report", "long_blend.shares", "long_blend", "later"]
+    write_order(tmp_path, [name for name in names if "." not in name])
     (tmp_path / ".slurm" / "logs").mkdir(parents=True)
     jobs = {name: {"job_id": job_id, "submitted": 0.0} for name, job_id in zip(names, QUEUE, strict=False)}
     (tmp_path / ".slurm" / "jobs.json").write_text(json.dumps(jobs))
@@ -33,7 +35,7 @@ def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.Monkey
         tmp_path, Record(name="midtrain", state="running", done=5, total=10, message="loss 2", host="elsewhere")
     )
     program = tmp_path / "squeue"
-    cases = " ".join(f'*--jobs={number}*) echo "{number}|{row}";;' for number, row in QUEUE.items())
+    cases = " ".join(f'*--jobs={number}*) printf "{row}\\n";;' for number, row in QUEUE.items())
     program.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -46,7 +48,9 @@ def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.Monkey
         "rl": "stopped, will resume",
         "rl_base": "failed",
         "report": "cancelled",
+        "long_blend": "running",
         "later": "to do",
     }
     assert lines["midtrain"].message == "loss 2; slice 3, 9:30 left of it"
+    assert lines["long_blend"].message == "1 of 3 jobs done"
     assert lines["rl_base"].message == "job 15 FAILED: error: no such prompts"

@@ -22,6 +22,7 @@ class Work:
     name: str
     ranks: int = 1
     gpu: bool = False
+    share: object | None = None
 
 
 def command(folder: Path, name: str, script: str, patch: pytest.MonkeyPatch) -> None:
@@ -51,6 +52,30 @@ def test_dry_run_prints_recipe_and_scripts_and_writes_nothing(
     assert '#SBATCH --dependency="afterok:<id of blend>"' in printed or "afterok:<id of blend>" in printed
     assert "--stage midtrain --stalled 3 -- tiny_dense seed=1" in printed
     assert not run.exists()
+
+
+def test_work_that_can_be_shared_is_an_array_and_the_stage_after_it(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = tmp_path / "mine.toml"
+    profile.write_text('extends = "local"\nprepare_jobs = 4\n')
+    stages = [Work("base"), Work("blend", share=print), Work("midtrain", ranks=2, gpu=True)]
+    submit(
+        recipe,
+        "tiny_dense",
+        ["parallel.tensor=2", "parallel.nodes=1"],
+        stages,
+        tmp_path / "run",
+        profile=str(profile),
+        dry_run=True,
+    )
+    _, _, array, blend, _ = capsys.readouterr().out.split("# ---- ")
+    assert "#SBATCH --array=0-3\n" in array
+    assert "--stage blend --stalled 3 --shares 4 -- tiny_dense" in array
+    assert "blend.shares_%A_%a.out" in array
+    assert "afterok:<id of base>" in array
+    assert "--array" not in blend
+    assert "afterok:<id of blend.shares>" in blend
 
 
 def test_a_secret_that_is_not_set_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +131,7 @@ def test_a_run_that_is_queued_is_not_submitted_again(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted(tmp_path, midtrain="5")
-    command(tmp_path / "bin", "squeue", 'echo "5|RUNNING|None|1|10:00|n1|"', monkeypatch)
+    command(tmp_path / "bin", "squeue", 'echo "RUNNING|None|1|10:00|n1|"', monkeypatch)
     with pytest.raises(InputError, match=r"stage midtrain of .* is already in the queue \(job 5, running\)"):
         submit(recipe, "tiny_dense", [], [Work("midtrain")], tmp_path, profile="local")
 
@@ -119,14 +144,12 @@ def test_queue_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "4": "CANCELLED|Dependency|0",
     }
     rows["5"] = "TIMEOUT|TimeLimit|0"
-    cases = " ".join(
-        f'*=={number}) echo "{number}|{row}|1:00|n1|";;'.replace("*==", "--jobs=") for number, row in rows.items()
-    )
+    cases = " ".join(f'*=={number}) echo "{row}|1:00|n1|";;'.replace("*==", "--jobs=") for number, row in rows.items())
     command(tmp_path / "bin", "squeue", f'for a in "$@"; do case "$a" in {cases} esac; done', monkeypatch)
-    command(tmp_path / "bin", "sacct", 'echo "6|CANCELLED by 0"', monkeypatch)
-    submitted(tmp_path, a="1", b="2", c="3", d="4", e="5", f="6", g="7")
+    command(tmp_path / "bin", "sacct", 'echo "6|CANCELLED by 0"; echo "8_0|COMPLETED"; echo "8_1|FAILED"', monkeypatch)
+    submitted(tmp_path, a="1", b="2", c="3", d="4", e="5", f="6", g="7", h="8")
     states = queue_state(tmp_path)
-    words = ["done", "pending", "running", "cancelled", "failed", "cancelled", "unknown"]
+    words = ["done", "pending", "running", "cancelled", "failed", "cancelled", "unknown", "failed"]
     assert [state.state for state in states.values()] == words
     assert (states["b"].reason, states["b"].restarts) == ("BeginTime", 2)
     assert (states["e"].reason, states["c"].nodes) == ("TIMEOUT", "n1")
