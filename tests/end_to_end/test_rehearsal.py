@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from prism_nemo.artifacts import path_fingerprint, verify
 from prism_nemo.engine.progress import read_progress
@@ -22,6 +24,8 @@ SMALL = [
     *("pretrain.warmup_steps=2", "midtrain.warmup_steps=2"),
     *("rl.steps=2", "rl.prompts_per_step=6", "rl.samples_per_prompt=2", "rl.save_every=1", "analyze.cka_inputs=120"),
     *("evaluate.problems_per_domain=4", "evaluate.samples_per_problem=2"),
+    *("long_context.tokens=10240", "long_context.warmup_steps=2"),
+    *("analyze.landscape_problems=2", "analyze.landscape_samples=1"),
 ]
 COMMAND = [sys.executable, "-m", "prism_nemo.cli.main", "run"]
 
@@ -45,17 +49,8 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def copied(run: Path, target: Path) -> Path:
     """A copy of a run up to the start of mid-training."""
-    keep = {
-        "corpus",
-        "tokenizer",
-        "base_blend",
-        "random",
-        "random_megatron",
-        "pretrain",
-        "base",
-        "blend",
-        "base_megatron",
-    }
+    order = (run / ".stages" / "order.txt").read_text().split()
+    keep = order[: order.index("midtrain")]
     target.mkdir()
     for name in keep:
         shutil.copytree(run / name, target / name)
@@ -77,6 +72,24 @@ def test_every_stage_is_done_and_whole(dense: Path) -> None:
         for domain in arm["domains"].values():
             assert 0 <= domain["low"] <= domain["avg"] <= domain["high"] <= 1
     assert all(0 < entry["loss"] < 10 for entry in scores["retention"].values())
+
+
+def test_the_long_context_restoration_is_measured_at_every_point(dense: Path) -> None:
+    report = json.loads((dense / "analysis_long_context" / "report.json").read_text())
+    points = ["base", "mt", "merge", "long_context_attention", "long_context"]
+    assert report["labels"] == points
+    for name in points:
+        found = report["points"][name]
+        assert [row["end"] for row in found["positions"]] == [256, 512, 1024]
+        assert all(0 < row["loss"]["value"] < 10 for row in found["positions"])
+        assert [row["length"] for row in found["needles"]] == [128, 256, 512, 1024]
+
+
+def test_training_attention_only_leaves_the_rest_as_merged(dense: Path) -> None:
+    merged, trained = (load_file(dense / name / "model.safetensors") for name in ("merge", "long_context_attention_hf"))
+    changed = {name for name in merged if not torch.equal(merged[name], trained[name])}
+    assert changed
+    assert all(".self_attn." in name or ".input_layernorm." in name for name in changed), changed
 
 
 def test_mid_training_starts_from_the_base_with_a_fresh_schedule(dense: Path) -> None:

@@ -1,0 +1,62 @@
+"""Changed positions: what config.json says is what transformers and Megatron both compute."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prism_nemo.errors import InputError, PrismError
+from prism_nemo.models.facts import base_model
+from prism_nemo.models.pico import make_pico
+from prism_nemo.models.rope import rope_changes
+
+NONE = {"base": None, "scaling": None, "factor": 4.0}
+
+
+def test_nothing_changes_for_a_model_made_for_the_length() -> None:
+    assert rope_changes(base_model("llama_3_1_8b").config, length=131_072, **NONE) == {}
+
+
+def test_a_shorter_model_is_told_the_new_length() -> None:
+    assert rope_changes(base_model("mistral_7b").config, length=131_072, **NONE) == {"max_position_embeddings": 131_072}
+
+
+def test_scaling_counts_from_the_length_the_model_has() -> None:
+    found = rope_changes(base_model("mistral_7b").config, length=131_072, base=None, scaling="yarn", factor=4.0)
+    assert found["rope_scaling"] == {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 32_768,
+    }
+    assert found["rope_theta"] == 10_000.0
+
+
+@pytest.mark.parametrize("family", ["nemotron_h_8b", "granite_4_0_h_micro"])
+def test_models_without_rotary_positions_refuse(family: str) -> None:
+    with pytest.raises(InputError, match="no rotary positions"):
+        rope_changes(base_model(family).config, length=131_072, base=1e6, scaling=None, factor=4.0)
+
+
+def imported(tmp_path: Path, family: str, *, base: float | None, scaling: str | None) -> None:
+    from prism_nemo.checkpoints.importing import import_hf
+
+    make_pico(family, tmp_path / "hf", vocab_size=256, hidden=64, layers=2, heads=4, ffn=96, max_positions=64)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    changes = rope_changes(config, length=128, base=base, scaling=scaling, factor=2.0)
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | changes))
+    import_hf(tmp_path / "hf", tmp_path / "megatron")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "base"), [("llama_3_1_8b", 2e6), ("granite_3_3_8b", 5e6)])
+def test_megatron_computes_the_changed_positions(family: str, base: float, tmp_path: Path) -> None:
+    """The import's proof compares the logits with transformers'."""
+    imported(tmp_path, family, base=base, scaling=None)
+    assert json.loads((tmp_path / "megatron" / "proof.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_scaling_that_the_bridge_drops_is_no_silent_change(tmp_path: Path) -> None:
+    """Megatron-Bridge's Mistral bridge reads yarn only."""
+    with pytest.raises(PrismError, match="logits differ"):
+        imported(tmp_path, "mistral_7b", base=None, scaling="llama3")
