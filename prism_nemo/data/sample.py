@@ -33,7 +33,7 @@ class Sample:
         kinds = {unit.kind for unit in self.units}
         if not self.rows or not self.texts:
             return None
-        tokens = len(encode(self.texts)[0]) + len(self.texts)
+        tokens = sum(map(len, encode(self.texts))) + len(self.texts)
         if kinds == {"jsonl"}:
             return tokens / self.bytes * sum(unit.bytes for unit in self.units)
         if kinds == {"parquet"}:

@@ -263,8 +263,8 @@ class Worker:
         shortest = max(self.job.mixture.min_tokens, prefix + 2)  # a document has one token of its own at least
         table["state"][(table["state"] == CLEAN) & (lengths < shortest)] = SHORT
         clean = table["state"] == CLEAN
-        ids.write((tokens if clean.all() else tokens[np.repeat(clean, lengths)]).tobytes())
-        records.write(table.tobytes())
+        ids.write(tokens if clean.all() else tokens[np.repeat(clean, lengths)])
+        records.write(table)
         receipt.text_bytes += sum(len(document.data) for document in batch)
         receipt.eod_inside += _eod_inside(tokens, lengths, prefix, self.job.tokenizer.eod)
 
@@ -304,8 +304,10 @@ def _hash(batch: list[_Document], table: np.ndarray) -> None:
 
 def _eod_inside(tokens: np.ndarray, lengths: np.ndarray, prefix: int, eod: int) -> int:
     """How many documents hold the EOD id in their own text, after the prefix and before their end."""
-    ends = np.cumsum(lengths)
-    places = np.flatnonzero(tokens == eod)
+    found = tokens == eod
+    if not prefix and np.count_nonzero(found) == len(lengths):
+        return 0
+    ends, places = np.cumsum(lengths), np.flatnonzero(found)
     owner = np.searchsorted(ends, places, side="right")
     own = (places >= ends[owner] - lengths[owner] + prefix) & (places < ends[owner] - 1)
     return len(np.unique(owner[own]))
