@@ -1,4 +1,4 @@
-"""`prism data`: tokenize and blend a mixture, look at the result, check it."""
+"""`prism data`: tokenize and blend a mixture, pack it, look at the result, check it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from prism_nemo.data.work import Progress
 
-app = typer.Typer(help="Tokenize and blend a mixture, look at the result, check it.", no_args_is_help=True)
+app = typer.Typer(help="Tokenize and blend a mixture, pack it, look at the result, check it.", no_args_is_help=True)
 
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
@@ -80,6 +80,26 @@ def prepare(
 
 
 @app.command()
+def pack(
+    folder: Path = typer.Argument(help="A prepared data set."),
+    out: Path = typer.Option(..., help="Folder to make: a data set again, of whole training sequences."),
+    seq_length: int = typer.Option(131_072, help="The trainer's sequence length in tokens."),
+    overlap: int = typer.Option(0, help="Tokens that two pieces of a longer document have in common."),
+    minimum: int = typer.Option(0, help="Leave out documents with fewer tokens."),
+    force: bool = typer.Option(False, help="Rebuild."),
+    json_output: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    """Documents packed for long context.  Example: prism data pack data/long --out data/long_packed --overlap 1024"""
+    from prism_nemo.data.packed import pack_blend
+
+    with _Reporter() as reporter:
+        pack_blend(
+            folder, out, seq_length=seq_length, overlap=overlap, minimum=minimum, force=force, on_progress=reporter
+        )
+    show(out, json_output=json_output, blend=False, files=False)
+
+
+@app.command()
 def show(
     folder: Path,
     json_output: bool = typer.Option(False, "--json", help="The report as JSON."),
@@ -106,7 +126,8 @@ def show(
         return
     print_report(report, console)
     metrics = read_manifest(folder).metrics
-    typer.echo(f"encoder {metrics['encoder']['name']} ({metrics['encoder']['reason']})")
+    if "encoder" in metrics:
+        typer.echo(f"encoder {metrics['encoder']['name']} ({metrics['encoder']['reason']})")
 
 
 @app.command()

@@ -6,7 +6,6 @@ edges. What stays empty is filled with end-of-document tokens (`eod_mask_loss` k
 ends with the end-of-document token, so training can read the boundaries off the tokens (`isolate_documents`) or not.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.data.best_fit import best_fit_decreasing
 from prism_nemo.data.indexed import read_index, write_index
 from prism_nemo.errors import InputError
-
-NAME = "packed"
-"""Prefix of the .bin and .idx inside the artifact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +33,19 @@ class Chunks:
     def lengths(self) -> np.ndarray:
         """Tokens that a piece takes in a buffer."""
         return self.end - self.begin + ~self.closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which piece stands in which buffer."""
+
+    chunks: Chunks
+    buffers: np.ndarray
+    """Buffer of each piece."""
+    count: int
+    """Buffers."""
+    capacity: int
+    """Tokens of a buffer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,47 +93,34 @@ def cut_documents(lengths: np.ndarray, capacity: int, *, overlap: int = 0, minim
 
 def pack(
     source: Path,
-    out: Path,
+    target: Path,
     *,
     capacity: int,
     end_of_document: int,
     overlap: int = 0,
     minimum: int = 0,
-    force: bool = False,
     on_buffer: Callable[[int, int], None] | None = None,
 ) -> PackReport:
-    """Pack a Megatron indexed data set (prefix `source`) into the artifact `out` (`packed.bin`, `packed.idx`).
+    """Pack the Megatron indexed data set with prefix `source` into one with prefix `target`.
 
-    `capacity`: tokens of a buffer (the sequence length). `overlap`, `minimum`: see `cut_documents`. The answer is a
-    function of the lengths alone; a run that was killed goes on where it stopped. `on_buffer(done, all)` may be called.
-    Raises InputError for a damaged source, or a document that does not end with `end_of_document`.
+    `capacity`: tokens of a buffer (the sequence length). `overlap`, `minimum`: see `cut_documents`. What stands where
+    is a function of the lengths alone. Whole buffers that a killed call left in `target`.bin are kept, a finished
+    `target` is left as it is. `on_buffer(done, all)` may be called. Raises InputError for a damaged source, or a
+    document that does not end with `end_of_document`.
     """
-    from prism_nemo.artifacts import read_manifest
-
     lengths, dtype = read_index(source)
-    inputs = {kind: source.with_name(f"{source.name}.{kind}") for kind in ("bin", "idx")}
-    parameters = {"capacity": capacity, "overlap": overlap, "minimum": minimum, "end_of_document": end_of_document}
-    request = Request(kind="packed", parameters=parameters, inputs=inputs)
-    if not is_up_to_date(out, request, force=force):
-        chunks = cut_documents(lengths, capacity, overlap=overlap, minimum=minimum)
-        buffers, count = best_fit_decreasing(chunks.lengths, capacity)
-        tokens = _tokens(inputs["bin"], dtype)
+    chunks = cut_documents(lengths, capacity, overlap=overlap, minimum=minimum)
+    buffers, count = best_fit_decreasing(chunks.lengths, capacity)
+    layout = Layout(chunks=chunks, buffers=buffers, count=count, capacity=capacity)
+    index = target.with_name(f"{target.name}.idx")
+    if not index.exists():
+        tokens = _tokens(source.with_name(f"{source.name}.bin"), dtype)
         _check_ends(tokens, lengths, end_of_document, source)
-        with publish(out, request, resume=True) as draft:
-            _write(
-                draft.path / f"{NAME}.bin",
-                tokens,
-                lengths,
-                chunks,
-                buffers,
-                count,
-                capacity,
-                end_of_document,
-                on_buffer,
-            )
-            write_index(draft.path / f"{NAME}.idx", np.full(count, capacity), dtype)
-            draft.metrics.update(dataclasses.asdict(_report(lengths, chunks, count, capacity, minimum)))
-    return PackReport(**read_manifest(out).metrics)
+        _write(target.with_name(f"{target.name}.bin"), tokens, lengths, layout, end_of_document, on_buffer)
+        partial = index.with_suffix(".idx.partial")
+        write_index(partial, np.full(count, capacity), dtype)
+        partial.replace(index)
+    return _report(lengths, layout, minimum)
 
 
 def _tokens(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -146,16 +141,14 @@ def _write(
     path: Path,
     tokens: np.ndarray,
     lengths: np.ndarray,
-    chunks: Chunks,
-    buffers: np.ndarray,
-    count: int,
-    capacity: int,
+    layout: Layout,
     end_of_document: int,
     on_buffer: Callable[[int, int], None] | None,
 ) -> None:
     """Append the buffers that are not there yet; within a buffer the chunks stand longest first."""
-    order = np.lexsort((np.arange(len(buffers)), -chunks.lengths, buffers))
-    edges = np.searchsorted(buffers[order], np.arange(count + 1))
+    chunks, count, capacity = layout.chunks, layout.count, layout.capacity
+    order = np.lexsort((-chunks.lengths, layout.buffers))  # stable: equal chunks keep the order of the documents
+    edges = np.searchsorted(layout.buffers[order], np.arange(count + 1))
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     begin, end = (starts[chunks.document] + place for place in (chunks.begin, chunks.end))
     size = capacity * tokens.itemsize
@@ -169,15 +162,15 @@ def _write(
                 piece = tokens[begin[chunk] : end[chunk]]
                 full[at : at + len(piece)] = piece
                 at += len(piece) + (not chunks.closed[chunk])
-            file.write(full.tobytes())
+            file.write(full)
             if on_buffer:
-                file.flush()
                 on_buffer(buffer + 1, count)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _report(lengths: np.ndarray, chunks: Chunks, count: int, capacity: int, minimum: int) -> PackReport:
+def _report(lengths: np.ndarray, layout: Layout, minimum: int) -> PackReport:
+    chunks, room = layout.chunks, layout.count * layout.capacity
     kept = lengths >= max(minimum, 1)
     tokens, used = int(lengths[kept].sum(dtype=np.int64)), int(chunks.lengths.sum())
     boundary = int((~chunks.closed).sum())
@@ -190,7 +183,7 @@ def _report(lengths: np.ndarray, chunks: Chunks, count: int, capacity: int, mini
         tokens=tokens,
         tokens_repeated=used - boundary - tokens,
         tokens_boundary=boundary,
-        tokens_filled=count * capacity - used,
-        buffers=count,
-        fill_rate=used / (count * capacity) if count else 0.0,
+        tokens_filled=room - used,
+        buffers=layout.count,
+        fill_rate=used / room if room else 0.0,
     )

@@ -20,10 +20,23 @@ COLUMNS = (
     ("drawn", "share drawn"),
     ("epochs", "epochs"),
 )
+PACKED = (
+    ("documents", "documents"),
+    ("documents_too_short", "too short"),
+    ("documents_cut", "cut"),
+    ("tokens", "tokens"),
+    ("tokens_repeated", "repeated"),
+    ("tokens_filled", "filling"),
+    ("buffers", "sequences"),
+    ("fill_rate", "fill rate"),
+)
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Print one row per source."""
+    if report.get("packed"):
+        _print_packed(report, console)
+        return
     title = f"{report['mixture']}: {report['tokens']:,} tokens in sequences of {report['seq_length']:,}"
     table = Table("source", *(name for _, name in COLUMNS), title=title, box=None, title_justify="left", padding=(0, 1))
     for column in table.columns[1:]:
@@ -35,6 +48,21 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for source in report["sources"]:
         for line in _notes(source):
             console.print(f"{source['name']}: {line}", highlight=False)
+
+
+def _print_packed(report: dict[str, Any], console: Console) -> None:
+    """One row per source and split: what became of its documents."""
+    title = f"{report['mixture']}: packed into sequences of {report['seq_length']:,} tokens"
+    titles = ("split", *(name for _, name in PACKED), "share asked", "share drawn", "epochs")
+    table = Table("source", *titles, title=title, box=None, title_justify="left", padding=(0, 1))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for source in report["sources"]:
+        for split, packed in source["packed"].items():
+            cells = [f"{packed[key]:.2%}" if key == "fill_rate" else f"{packed[key]:,}" for key, _ in PACKED]
+            drawn = [f"{source['share_asked']:.2%}", f"{source['share_drawn']:.2%}", f"{source['epochs']:.2f}"]
+            table.add_row(source["name"], split, *cells, *(drawn if split == "train" else ()))
+    console.print(table)
 
 
 def print_files(report: dict[str, Any], console: Console) -> None:

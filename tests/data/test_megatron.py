@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prism_nemo.data.blend import blend_paths, drawn_samples
+from prism_nemo.data.blend import blend_paths, drawn_samples, read_report, source_prefixes
 from prism_nemo.data.indexed import documents, token_dtype, write_index
+from prism_nemo.data.packed import pack_blend
 from prism_nemo.data.prepare import prepare
 
 indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
@@ -102,3 +103,26 @@ def test_held_out_documents_are_never_trained_on(tmp_path, three_sources, tokeni
         sides = [{row.tobytes() for row in documents(out / split / source)} for split in ("train", "valid", "test")]
         assert all(sides)
         assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_packed_samples_are_whole_buffers_in_the_shares_of_real_tokens(tmp_path, three_sources, tokenizer):
+    """Every sample is one buffer, and the shares of tokens that are not filling are those of the mixture."""
+    mixture = three_sources((500, 300, 60))
+    prepared = prepare(mixture, tokenizer, 20_000, tmp_path / "blend", seq_length=SEQUENCE, valid_tokens=900)
+    out = pack_blend(prepared, tmp_path / "out", seq_length=SEQUENCE)
+    buffers = {
+        name: {row.tobytes() for row in documents(prefix)} for name, prefix in source_prefixes(out, "train").items()
+    }
+    samples = 6000
+    train, _, _ = blended(blend_paths(out), samples, tmp_path / "cache")
+    real = np.zeros(3)
+    fill = [source["packed"]["train"]["fill_rate"] for source in read_report(out)["sources"]]
+    for number in range(samples):
+        source = int(train.dataset_index[number])
+        if number % 20 == 0:
+            tokens = train[number]["tokens"].numpy().astype(np.uint16)
+            assert tokens.tobytes() in buffers["abc"[source]]
+        real[source] += SEQUENCE * fill[source]
+    assert np.abs(real / real.sum() - [0.5, 0.3, 0.2]).max() < 0.001
+    drawn = [source["share_drawn"] for source in read_report(out)["sources"]]
+    assert np.abs(np.array(drawn) - [0.5, 0.3, 0.2]).max() < 0.001
