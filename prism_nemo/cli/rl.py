@@ -103,7 +103,8 @@ def run(
         train_grpo(job, force=force, report=lambda row: typer.echo(_line(row, job.steps)))
         typer.echo(f"{out}: trained")
     elif engine == "nemo_rl":
-        from prism_nemo.rl.nemo_rl import lacks, prepare
+        from prism_nemo.rl.nemo_rl.config import lacks
+        from prism_nemo.rl.nemo_rl.prepare import prepare
 
         script = prepare(job, cluster_from(cluster), out)
         for line in lacks(job):

@@ -121,6 +121,11 @@ class RLJob:
     def rollouts_per_step(self) -> int:
         return self.prompts_per_step * self.samples_per_prompt
 
+    @property
+    def drawn_domains(self) -> tuple[str, ...]:
+        """Domains that the run draws from, in any stage."""
+        return tuple(sorted({domain for stage in self.stages for domain in stage.domains} or set(self.domains)))
+
     def to_json(self) -> str:
         """The job as JSON; `from_json` gives an equal one back."""
         return json.dumps(dataclasses.asdict(self), indent=1)

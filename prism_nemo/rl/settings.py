@@ -8,7 +8,7 @@ from typing import Any
 
 from prism_nemo.errors import InputError
 from prism_nemo.rl.job import PRESETS, RLJob
-from prism_nemo.rl.nemo_rl import Cluster
+from prism_nemo.rl.nemo_rl.cluster import Cluster
 
 
 def job_from(

@@ -150,13 +150,14 @@ def _quiet() -> None:
 
 def _arguments(job: RLJob, folder: Path) -> Any:
     """TRL's configuration. One generate call and one update a step; no second pass for the old log-probabilities."""
+    import torch
     from trl import GRPOConfig
 
     per_pass = job.rollouts_per_pass or job.rollouts_per_step
     passes = job.rollouts_per_step // per_pass
     return GRPOConfig(
         output_dir=str(folder),
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         bf16=False,
         gradient_checkpointing=False,
         report_to="none",
