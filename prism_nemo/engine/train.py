@@ -144,6 +144,7 @@ def _complete_bridge() -> None:
 
     from megatron.bridge.training import initialize, setup
 
+    setup._validate_and_set_vocab_size = _vocabulary
     # core/datasets/utils.py runs `make` and exits when it fails; the wheel has the built module but no Makefile.
     if importlib.util.find_spec("megatron.core.datasets.helpers_cpp"):
         initialize.compile_helpers = lambda: None
@@ -155,6 +156,18 @@ def _complete_bridge() -> None:
         adam.mend()
         writer.stay_in_process()
         collectives.skip_alone()
+
+
+def _vocabulary(
+    model_vocab_size: int, tokenizer_vocab_size: int, use_tokenizer_vocab_size: bool = False
+) -> tuple[int, bool]:
+    """(rows of the model, whether tensor parallelism needs more): setup() itself pads no vocabulary that a model names,
+    and an odd one, such as the 49,159 of Granite-3.3, then stops Megatron's embedding. Raises InputError."""
+    from megatron.core import parallel_state
+
+    if model_vocab_size < tokenizer_vocab_size:
+        raise InputError(f"the tokenizer has {tokenizer_vocab_size} entries, the model only {model_vocab_size} rows")
+    return model_vocab_size, model_vocab_size % parallel_state.get_tensor_model_parallel_world_size() != 0
 
 
 def _stop_on_signal() -> None:

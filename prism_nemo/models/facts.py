@@ -5,6 +5,7 @@ Nothing here imports torch: recipes and plans are resolved on machines that have
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +139,14 @@ class Shape:
         """What pipeline parallelism divides: layers of a GPTModel, symbols of a HybridModel's pattern."""
         return len(self.pattern) if uses_hybrid_model(self.model_type) else self.layers
 
-    def padded_vocab(self, tensor: int, divisor: int = 128) -> int:
-        """Rows of Megatron's embedding: the vocabulary rounded up to a multiple of `divisor * tensor`."""
-        step = divisor * tensor
-        return -(-self.vocab // step) * step
+    def padded_vocab(self, tensor: int) -> int:
+        """Rows of Megatron's embedding: the vocabulary, unless `tensor` ranks do not divide it.
+
+        Then it is rounded up to a multiple of `tensor` and the largest power of two up to 128 that divides it
+        (megatron-bridge 0.6.2, models/conversion/model_bridge.py, make_vocab_size_divisible_by).
+        """
+        step = tensor * math.gcd(self.vocab, 128)
+        return -(-self.vocab // step) * step if self.vocab % tensor else self.vocab
 
 
 def uses_hybrid_model(model_type: str) -> bool:

@@ -28,7 +28,7 @@ static char *asked[COUNT];
 static int keep(int which, const char *value, int remote)
 {
 	(void) remote;
-	asked[which] = strdup(value ? value : "no");
+	asked[which] = strdup(value && *value ? value : "no");
 	return asked[which] ? 0 : -1;
 }
 

@@ -41,7 +41,7 @@ def test_parameters_gradients_and_adam_of_a_built_model_to_the_byte(name: str) -
     optimizer.step()
     moments = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.ndim]
     alone = Parallel(nodes=1, devices_per_node=1)
-    planned = stage_memory(sizes, Training(seq_length=8, global_batch=1), alone, "fp32", vocab_divisor=1)[0]
+    planned = stage_memory(sizes, Training(seq_length=8, global_batch=1), alone, "fp32")[0]
     assert planned.weights == sum(parameter.nbytes for parameter in model.parameters())
     assert planned.gradients == sum(parameter.grad.nbytes for parameter in model.parameters())  # type: ignore[union-attr]
     assert planned.optimizer == sum(tensor.nbytes for tensor in moments)
@@ -53,11 +53,11 @@ def test_split_parameters_add_up(tensor: int, pipeline: int, name: str) -> None:
     sizes = base_shape(name)
     if len(sizes.pattern) % pipeline:
         return
-    once = sum(stage_parameters(sizes, pipeline=pipeline, vocab_divisor=1))
+    once = sum(stage_parameters(sizes, pipeline=pipeline))
     copied = (tensor - 1) * sizes.hidden * (len(sizes.pattern) + 1)
-    rows = sizes.padded_vocab(tensor, 1) - sizes.vocab
+    rows = sizes.padded_vocab(tensor) - sizes.vocab
     copies = 1 if sizes.tied and pipeline == 1 else 2
-    split = tensor * sum(stage_parameters(sizes, tensor=tensor, pipeline=pipeline, vocab_divisor=1))
+    split = tensor * sum(stage_parameters(sizes, tensor=tensor, pipeline=pipeline))
     assert split == once + copied + copies * rows * sizes.hidden
 
 

@@ -42,7 +42,6 @@ def stage_memory(
     precision: Precision,
     *,
     plain: bool = False,
-    vocab_divisor: int = 128,
 ) -> list[StageMemory]:
     """One entry per pipeline stage, first stage first.
 
@@ -60,8 +59,8 @@ def stage_memory(
         fp8=row.fp8,
         plain=plain,
     )
-    counts = stage_parameters(sizes, tensor=tensor, pipeline=pipeline, vocab_divisor=vocab_divisor)
-    vocab = sizes.padded_vocab(tensor, vocab_divisor)
+    counts = stage_parameters(sizes, tensor=tensor, pipeline=pipeline)
+    vocab = sizes.padded_vocab(tensor)
     accumulated = max(1, training.global_batch // (training.micro_batch * max(1, parallel.data)))
     stages = []
     for number, symbols in enumerate(stage_sublayers(sizes, pipeline)):

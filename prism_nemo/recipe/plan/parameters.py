@@ -44,12 +44,12 @@ def stage_sublayers(sizes: Shape, pipeline: int) -> list[str]:
     return [sizes.pattern[i * length : (i + 1) * length] for i in range(pipeline)]
 
 
-def stage_parameters(sizes: Shape, *, tensor: int = 1, pipeline: int = 1, vocab_divisor: int = 128) -> list[int]:
+def stage_parameters(sizes: Shape, *, tensor: int = 1, pipeline: int = 1) -> list[int]:
     """Parameters of one tensor-parallel rank in each pipeline stage; Megatron's padded vocabulary.
 
     With tied embeddings and pipeline parallelism the last stage holds a copy of the embedding.
     """
-    embedding = sizes.padded_vocab(tensor, vocab_divisor) // tensor * sizes.hidden
+    embedding = sizes.padded_vocab(tensor) // tensor * sizes.hidden
     counts = [sum(sublayer(sizes, kind, tensor) for kind in symbols) for symbols in stage_sublayers(sizes, pipeline)]
     counts[0] += embedding
     counts[-1] += sizes.hidden + (0 if sizes.tied and pipeline == 1 else embedding)
