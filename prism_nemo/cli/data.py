@@ -72,6 +72,7 @@ def prepare(
             benchmarks={name: Path(path) for name, path in _pairs(benchmark, "--benchmark").items()},
             force=force,
             on_progress=reporter,
+            on_warning=lambda line: typer.echo(f"warning: {line}", err=True),
         )
     if shard is None:
         show(out, json_output=json_output, blend=False, files=False)
@@ -111,6 +112,7 @@ def show(
 
     from prism_nemo.artifacts import read_manifest
     from prism_nemo.data.blend import blend_paths, read_report
+    from prism_nemo.data.speed import Speed
     from prism_nemo.data.table import print_files, print_report
 
     report = read_report(folder)
@@ -128,6 +130,8 @@ def show(
     metrics = read_manifest(folder).metrics
     if "encoder" in metrics:
         typer.echo(f"encoder {metrics['encoder']['name']} ({metrics['encoder']['reason']})")
+    if metrics.get("speed", {}).get("tokens"):
+        typer.echo(Speed(**metrics["speed"]).line())
 
 
 @app.command()
@@ -213,7 +217,7 @@ class _Reporter:
         if now - self._last < 10 and progress.bytes_done < progress.bytes_total:
             return
         self._last = now
-        rate = progress.bytes_done / max(now - self._started, 1e-9)
+        rate = (progress.bytes_made or progress.bytes_done) / max(now - self._started, 1e-9)
         left = (progress.bytes_total - progress.bytes_done) / max(rate, 1e-9)
         share = progress.bytes_done / max(progress.bytes_total, 1)
         line = f"{progress.source}: {share:.0%} of {progress.bytes_total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s"

@@ -177,6 +177,9 @@ def load_mixture(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
         raise InputError(f"{path}: `sources` must be a list with at least one source")
     sources = [_source(entry, f"{path}: sources[{number}]", path.parent) for number, entry in enumerate(entries)]
     raw.setdefault("name", path.stem)
+    screen = raw.get("decontamination")
+    if isinstance(screen, str) and _is_file_name(screen):
+        raw["decontamination"] = str(path.parent / screen)
     mixture = build(Mixture, {**raw, "sources": _shares(sources, path)}, str(path))
     return with_local_data(mixture, overrides or {})
 
@@ -184,7 +187,7 @@ def load_mixture(name_or_path: str | Path, overrides: Mapping[str, Any] | None =
 def find(kind: str, name_or_path: str | Path) -> Path:
     """The YAML file of a mixture, source or decontamination list given by name or path."""
     given = Path(name_or_path)
-    if given.suffix in (".yaml", ".yml"):
+    if _is_file_name(given):
         if given.is_file():
             return given
         raise InputError(f"{given}: no such file")
@@ -197,13 +200,19 @@ def find(kind: str, name_or_path: str | Path) -> Path:
     )
 
 
+def _is_file_name(name: str | Path) -> bool:
+    """A file is given with its suffix, something shipped without."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
 def _source(entry: Any, where: str, folder: Path) -> Source:
     """A mixture's entry: {source: NAME, weight, ...} for one of data_prep/sources, or a source spelled out in place."""
     if not isinstance(entry, Mapping):
         raise InputError(f"{where}: expected a mapping with `source` or `name`, and `weight`")
     own = dict(entry)
     if "source" in own:
-        file = find("sources", own.pop("source"))
+        named = own.pop("source")
+        file = find("sources", folder / named if _is_file_name(named) else named)
         own = {"name": file.stem, **read_yaml(file), **own}
         where = f"{where} ({file.name})"
     known = {*_PART_KEYS, *(key.name for key in dataclasses.fields(Source))}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prism_nemo.artifacts import Draft, Request, is_up_to_date, publish
 from prism_nemo.data.blend import drawn_samples, read_report, source_prefixes, write_blend
 from prism_nemo.data.pack import PackReport, cut_documents, pack
@@ -44,7 +46,7 @@ def pack_blend(
     report = read_report(blend)
     if report.get("packed"):
         raise InputError(f"{blend} is packed already; give the data set that it was made from")
-    cut_documents([], seq_length, overlap=overlap)  # refuses a wrong overlap before any work
+    cut_documents(np.zeros(0, np.int64), seq_length, overlap=overlap)  # refuses a wrong overlap before any work
     parameters = {"seq_length": seq_length, "overlap": overlap, "minimum": minimum}
     request = Request(kind="packed", parameters=parameters, inputs={"blend": blend})
     if is_up_to_date(out, request, force=force):

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import errno
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,11 +23,13 @@ from prism_nemo.data.indexed import token_dtype
 from prism_nemo.data.mixture import Mixture, Source
 from prism_nemo.data.plan import Plan
 from prism_nemo.data.sample import sample_sources, self_test_texts
-from prism_nemo.data.select import SPLITS, duplicates, fates
+from prism_nemo.data.select import SPLITS, Budget, duplicates, fates
 from prism_nemo.data.selftest import choose_encoder
 from prism_nemo.data.shard import RECORD, Job
+from prism_nemo.data.speed import Clock, Speed
 from prism_nemo.data.stretch import first_bounds, read_enough
-from prism_nemo.data.summary import check_supply, source_report, write_summary
+from prism_nemo.data.summary import source_report, write_summary
+from prism_nemo.data.supply import check_supply, expected_shortages
 from prism_nemo.data.work import BadRows, Progress, Stretch, hash_files, make_shards
 from prism_nemo.errors import InputError, PrismError
 
@@ -56,6 +57,7 @@ def prepare(
     benchmarks: Mapping[str, Path] | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Path:
     """Prepare `mixture` for `tokens` training tokens and publish it at `out`; returns `out`.
 
@@ -65,13 +67,14 @@ def prepare(
     and returns without publishing: a later call without it puts all together. `cache`: folder that keeps shards for
     other mixtures and budgets (of sources that are read as far). `benchmarks`: benchmark name -> local file in place of
     the hub's. `max_document_bytes`: longer documents are quarantined. `unit_bytes`: size of a unit of work. None of
-    workers, shard, encoder and cache changes a byte of the result.
+    workers, shard, encoder and cache changes a byte of the result. `on_warning` is told, before any work, of sources
+    that will probably be repeated more often than allowed.
 
     Raises InputError for bad input and for a budget that a source cannot fill within its `max_epochs`, PrismError when
     too many rows are bad.
     """
     out = Path(out)
-    started = time.monotonic()
+    clock = Clock()
     _check(tokens, seq_length, valid_tokens, test_tokens, shard)
     facts = read_tokenizer(tokenizer)
     units = plan_units(mixture, unit_bytes)
@@ -106,11 +109,11 @@ def prepare(
     if _stands(out, request, work, force, keep_work=cache is not None):
         return out
     with _full_disk(out):
-        shards = _shards(plan, work / "shards", workers, shard, on_progress)
+        shards, speed = _shards(plan, work / "shards", workers, shard, on_progress, on_warning)
         if shard is not None:
             return out
         _check_bad_rows(shards, plan)
-        _publish(plan, request, shards, out, started)
+        _publish(plan, request, shards, out, speed, clock)
     if cache is None:
         shutil.rmtree(work)
     return out
@@ -129,11 +132,14 @@ def _stands(out: Path, request: Request, work: Path, force: bool, keep_work: boo
     return done
 
 
-def _publish(plan: Plan, request: Request, shards: list[Shard], out: Path, started: float) -> None:
+def _publish(plan: Plan, request: Request, shards: list[Shard], out: Path, speed: Speed, clock: Clock) -> None:
+    files = Clock()
     with publish(out, request) as draft:
         _assemble(plan, shards, draft)
+        speed.file_seconds = files.wall()
+        draft.metrics["speed"] = dataclasses.asdict(speed)
         draft.metrics["encoder"] = {"name": plan.job.encoder, "reason": plan.encoder_reason}
-        draft.metrics["seconds"] = round(time.monotonic() - started, 3)
+        draft.metrics["seconds"] = round(clock.wall(), 3)
 
 
 @contextlib.contextmanager
@@ -159,7 +165,7 @@ def _request(plan: Plan, tokenizer: Path) -> Request:
     job = plan.job
     files = {name: entry["xxh3_128"] for source in job.mixture.sources for name, entry in plan.files(source).items()}
     mixture = dataclasses.asdict(job.mixture)
-    del mixture["note"]
+    del mixture["note"], mixture["decontamination"]  # what is screened counts, not what the list is called
     for source in mixture["sources"]:
         for part in source["parts"]:
             del part["path"], part["note"]  # what is read counts, not where it lies
@@ -190,19 +196,38 @@ def _shards(
     workers: int,
     shard: tuple[int, int] | None,
     on_progress: Callable[[Progress], None] | None,
-) -> list[Shard]:
+    on_warning: Callable[[str], None] | None,
+) -> tuple[list[Shard], Speed]:
     """All shards of the plan, made or found, in the order of units; with `shard`, only its own first stretches."""
-    mixture = plan.job.mixture
-    budgets = [plan.budget(source) for source in mixture.sources]
-    bounds = first_bounds(mixture, plan.samples, budgets, load_encoder(plan.job.encoder, plan.job.tokenizer))
+    budgets, bounds = _first_look(plan, on_warning)
+    speed, clock = Speed(), Clock()
 
     def make(stretches: list[Stretch]) -> list[Shard]:
-        folders = make_shards(plan.job, stretches, folder, workers, plan.max_bad_fraction, on_progress)
-        return [Shard(unit=unit, folder=made, low=low) for (unit, low, _), made in zip(stretches, folders, strict=True)]
+        folders, own = make_shards(plan.job, stretches, folder, workers, plan.max_bad_fraction, on_progress)
+        shards = [
+            Shard(unit=unit, folder=made, low=low) for (unit, low, _), made in zip(stretches, folders, strict=True)
+        ]
+        speed.bytes += sum(shards[index].unit.bytes for index in own)
+        speed.tokens += sum(int(shards[index].records()["tokens"].sum(dtype=np.int64)) for index in own)
+        return shards
 
     if shard is not None:
-        return make([(unit, 0, bounds[unit.source]) for unit in plan.units[shard[0] :: shard[1]]])
-    return read_enough(plan.units, bounds, budgets, make)
+        return make([(unit, 0, bounds[unit.source]) for unit in plan.units[shard[0] :: shard[1]]]), speed
+    shards = read_enough(plan.units, bounds, budgets, make)
+    speed.cpu_seconds = clock.cpu()
+    return shards, speed
+
+
+def _first_look(plan: Plan, on_warning: Callable[[str], None] | None) -> tuple[list[Budget], list[int]]:
+    """The budgets of all sources and the upper draw keys of their first stretches, with warnings of shortages."""
+    mixture = plan.job.mixture
+    encode = load_encoder(plan.job.encoder, plan.job.tokenizer)
+    budgets = [plan.budget(source) for source in mixture.sources]
+    estimates = [sample.tokens(encode) for sample in plan.samples]
+    for line in expected_shortages(mixture.sources, budgets, estimates):
+        if on_warning:
+            on_warning(line)
+    return budgets, first_bounds(mixture, estimates, budgets)
 
 
 def _check_bad_rows(shards: list[Shard], plan: Plan) -> None:

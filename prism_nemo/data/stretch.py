@@ -11,10 +11,9 @@ import numpy as np
 
 from prism_nemo.data.assemble import Shard
 from prism_nemo.data.draw import FULL
-from prism_nemo.data.encode import Encoder
 from prism_nemo.data.files import Unit
 from prism_nemo.data.mixture import Mixture
-from prism_nemo.data.sample import Sample, has_limit
+from prism_nemo.data.sample import has_limit
 from prism_nemo.data.select import Budget, duplicates
 from prism_nemo.data.shard import CLEAN
 
@@ -25,12 +24,12 @@ Make = Callable[[list[tuple[Unit, int, int]]], list[Shard]]
 """Makes the shards of (unit, low, high) stretches."""
 
 
-def first_bounds(mixture: Mixture, samples: Sequence[Sample], budgets: Sequence[Budget], encode: Encoder) -> list[int]:
-    """The upper draw key of each source's first stretch, 2^64 for the whole source."""
+def first_bounds(mixture: Mixture, estimates: Sequence[float | None], budgets: Sequence[Budget]) -> list[int]:
+    """The upper draw key of each source's first stretch, 2^64 for the whole source (also when its size is unknown)."""
     bounds = []
-    for source, sample, budget in zip(mixture.sources, samples, budgets, strict=True):
-        estimate = None if has_limit(source.parts) else sample.tokens(encode)
-        bounds.append(FULL if not estimate else _bound(MARGIN * budget.total / estimate))
+    for source, estimate, budget in zip(mixture.sources, estimates, budgets, strict=True):
+        whole = has_limit(source.parts) or not estimate
+        bounds.append(FULL if whole or not estimate else _bound(MARGIN * budget.total / estimate))
     return bounds
 
 

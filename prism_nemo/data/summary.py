@@ -1,4 +1,4 @@
-"""The report of a prepared data set, put together from receipts and fates, and the checks that need its figures."""
+"""The report of a prepared data set, put together from receipts and fates."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from prism_nemo.data.mixture import Source
 from prism_nemo.data.plan import Plan
 from prism_nemo.data.report import Count, SourceReport
 from prism_nemo.data.select import FATES, SPLITS
-from prism_nemo.errors import InputError, PrismError
+from prism_nemo.errors import PrismError
 
 SIMULATED_SAMPLES = 20_000
 
@@ -56,24 +56,6 @@ def source_report(
     report.tokens_drawn = plan.budget(source).train
     report.epochs = report.tokens_drawn / report.train.tokens if report.train.tokens else 0.0
     return report
-
-
-def check_supply(report: SourceReport, source: Source) -> None:
-    """Raises when a source has nothing to train on, or too little for its `max_epochs`."""
-    if not report.train.documents:
-        raise PrismError(
-            f"source {source.name} has no document left to train on ({report.rows} rows: "
-            f"{sum(report.filtered.values())} filtered, {sum(report.quarantined.values())} bad, "
-            f"{report.duplicate.documents} duplicate, {report.contaminated.documents} contaminated, "
-            f"{report.short.documents} too short); check its filter and files"
-        )
-    if source.max_epochs is not None and report.epochs > source.max_epochs:
-        most = int(report.train.tokens * source.max_epochs / source.weight)
-        raise InputError(
-            f"source {source.name} has {report.train.tokens:,} tokens, its share of the budget asks for "
-            f"{report.tokens_drawn:,}: {report.epochs:.2f} epochs, max_epochs is {source.max_epochs:g}; "
-            f"ask for at most {most:,} tokens, lower its weight or raise max_epochs"
-        )
 
 
 def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:

@@ -4,6 +4,8 @@ import concurrent.futures
 import itertools
 import json
 import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +24,15 @@ WORTH_A_POOL = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the shards are."""
+    """How far the shards of a stretch of the draw are."""
 
     source: str
     """Name of the source whose shard was finished last."""
     bytes_done: int
     bytes_total: int
     """Bytes to read in all shards, finished ones included."""
+    bytes_made: int = 0
+    """Of those done, the bytes read by this call; the others were found finished."""
 
 
 class BadRows:
@@ -67,42 +71,48 @@ def make_shards(
     workers: int,
     max_bad_fraction: float = 1.0,
     on_progress: Callable[[Progress], None] | None = None,
-) -> list[Path]:
-    """The shard folder of every stretch, made by `workers` processes (1: in this one), in the order given.
+) -> tuple[list[Path], list[int]]:
+    """The shard folder of every stretch, made by `workers` processes (1: in this one), and which were made now.
 
     Raises PrismError as soon as it is clear that too many of a source's rows are bad.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bad = BadRows(job.mixture, max_bad_fraction)
-    total, done = sum(unit.bytes for unit, _, _ in stretches), 0
+    total, done, made = sum(unit.bytes for unit, _, _ in stretches), 0, 0
     found: dict[int, Path] = {}
-    for index, path in _made(job, stretches, folder, workers):
+    own: list[int] = []
+    for index, path, fresh in _made(job, stretches, folder, workers):
         unit = stretches[index][0]
         found[index] = path
         done += unit.bytes
+        if fresh:
+            own.append(index)
+            made += unit.bytes
         bad.add(unit.source, read_receipt(path))
         bad.check(ENOUGH_ROWS)
         if on_progress:
             source = job.mixture.sources[unit.source].name
-            on_progress(Progress(source=source, bytes_done=done, bytes_total=total))
-    return [found[index] for index in range(len(stretches))]
+            on_progress(Progress(source=source, bytes_done=done, bytes_total=total, bytes_made=made))
+    return [found[index] for index in range(len(stretches))], own
 
 
-def _made(job: Job, stretches: Sequence[Stretch], folder: Path, workers: int) -> Iterator[tuple[int, Path]]:
+def _made(job: Job, stretches: Sequence[Stretch], folder: Path, workers: int) -> Iterator[tuple[int, Path, bool]]:
+    """(index, shard, whether it was made now), those found finished first."""
     left = []
     for index, (unit, low, high) in enumerate(stretches):
         path = folder / job.key(unit, low, high)
         if path.exists():
-            yield index, path
+            yield index, path, False
         else:
             left.append(index)
     workers = min(workers, len(left))
     if workers < 2 or sum(stretches[index][0].bytes for index in left) < WORTH_A_POOL:
         worker = Worker(job)
         for index in left:
-            yield index, worker.make(*stretches[index], folder)
+            yield index, worker.make(*stretches[index], folder), True
         return
-    yield from _pooled(job, [(index, stretches[index]) for index in left], folder, workers)
+    for index, path in _pooled(job, [(index, stretches[index]) for index in left], folder, workers):
+        yield index, path, True
 
 
 def _pooled(job: Job, left: list[tuple[int, Stretch]], folder: Path, workers: int) -> Iterator[tuple[int, Path]]:
@@ -140,6 +150,15 @@ _folder: Path
 def _start(job: Job, folder: Path) -> None:
     global _worker, _folder
     _worker, _folder = Worker(job), folder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _make(task: tuple[int, Stretch]) -> Path:

@@ -28,8 +28,8 @@ if __name__ == "__main__":
 """
 
 
-def killed_when(ready, folder: Path, tokenizer: Path, workers: int) -> bool:
-    """Start a run in its own process group and kill the group as soon as `ready` says so. False: it ended before."""
+def killed_when(ready, folder: Path, tokenizer: Path, workers: int, kill=os.killpg) -> int:
+    """Start a run in its own process group and kill it as soon as `ready` says so. The group, or 0: it ended before."""
     script = folder / "run.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(folder), str(tokenizer), str(workers)]
@@ -37,12 +37,12 @@ def killed_when(ready, folder: Path, tokenizer: Path, workers: int) -> bool:
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if ready(folder):
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process.pid, signal.SIGKILL)
             process.wait()
-            return True
+            return process.pid
         time.sleep(0.0005)
     process.wait()
-    return False
+    return 0
 
 
 def shards_made(number: int):
@@ -74,3 +74,19 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, three_sources, tokeniz
     assert content(out) == content(plain)
     assert verify_blend(out) == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_killed_parent(tmp_path, three_sources, tokenizer):
+    three_sources((400, 200, 100))
+    group = killed_when(shards_made(3), tmp_path, tokenizer, 2, kill=os.kill)
+    assert group
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("processes are left")

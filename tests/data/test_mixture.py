@@ -89,3 +89,11 @@ def test_an_override_may_change_the_rendering(load):
     mixture = load(GOOD, overrides={"a": {"path": "x.jsonl", "render": {"kind": "text", "column": "body"}}})
     part = mixture.sources[0].parts[0]
     assert (part.path, part.render.column) == ("x.jsonl", "body")
+
+
+def test_lists_and_sources_in_files_of_ones_own_count_from_the_mixture_too(load, tmp_path):
+    (tmp_path / "mine.yaml").write_text("{path: rows.jsonl, domain: math}")
+    mixture = load("{decontamination: screen.yaml, sources: [{source: mine.yaml, weight: 1}]}")
+    assert mixture.decontamination == str(tmp_path / "screen.yaml")
+    assert (mixture.sources[0].name, mixture.sources[0].domain) == ("mine", "math")
+    assert mixture.sources[0].parts[0].path == str(tmp_path / "rows.jsonl")

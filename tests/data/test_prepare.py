@@ -1,8 +1,10 @@
 """prepare: accounting, exact budgets, the same bytes for any split of the work, and nothing lost on the way."""
 
+import dataclasses
 import gzip
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from prism_nemo.artifacts import read_manifest
 from prism_nemo.data import work
 from prism_nemo.data.blend import read_report
 from prism_nemo.data.indexed import documents
-from prism_nemo.data.mixture import load_mixture
+from prism_nemo.data.mixture import Mixture, load_mixture
 from prism_nemo.data.prepare import prepare
 from prism_nemo.data.report import Count, SourceReport
 from prism_nemo.data.select import FATES
+from prism_nemo.data.speed import Speed
 from prism_nemo.data.verify import verify_blend
 from prism_nemo.errors import InputError, PrismError
 from tests.data.conftest import text, write_jsonl
@@ -70,13 +74,14 @@ def test_same_bytes_for_any_split_of_the_work(tmp_path, three_sources, tokenizer
     assert len(pools) == ("workers" in changes)
 
 
-def test_shards_of_an_array_give_the_same_bytes(tmp_path, three_sources, tokenizer):
+def test_shards_of_an_array_give_the_same_bytes(tmp_path, three_sources, tokenizer, monkeypatch):
+    monkeypatch.setattr(work, "WORTH_A_POOL", 0)
     mixture = three_sources(a=[b"{broken"])
     common = {"max_bad_fraction": 0.1, "unit_bytes": 4000}
     plain = prepare(mixture, tokenizer, **settings_of(tmp_path, **common))
     parts = settings_of(tmp_path, out=tmp_path / "parts", **common)
     for number in (2, 0, 1):
-        prepare(mixture, tokenizer, **parts, shard=(number, 3))
+        prepare(mixture, tokenizer, **parts, shard=(number, 3), workers=1 + number)
         assert not (tmp_path / "parts").exists()
     made = {path.name for path in (tmp_path / ".parts.work" / "shards").iterdir()}
     seen = []
@@ -112,10 +117,42 @@ def test_budget_is_met_exactly_and_a_small_source_repeats(tmp_path, three_source
     assert c.epochs > 1
 
 
+def limited(tmp_path: Path, mixture: Mixture) -> Mixture:
+    """Source c may be drawn once."""
+    c = dataclasses.replace(mixture.sources[2], max_epochs=1.0)
+    return dataclasses.replace(mixture, sources=(*mixture.sources[:2], c))
+
+
+def test_a_shortage_is_foreseen_before_any_work(tmp_path, three_sources, tokenizer):
+    """A small one is a warning, because a sample may err; a large one is refused at once."""
+    mixture = limited(tmp_path, three_sources((900, 500, 40)))
+    told: list[str] = []
+    with pytest.raises(InputError, match=r"ask for at most [\d,]+ tokens"):
+        prepare(mixture, tokenizer, **settings_of(tmp_path, tokens=20_000, on_warning=told.append))
+    assert len(told) == 1
+    estimate = float(re.search(r"source c has about ([\d,]+) tokens", told[0])[1].replace(",", ""))
+    exact = source_report(prepare(three_sources((900, 500, 40)), tokenizer, **settings_of(tmp_path)), "c")
+    assert estimate == pytest.approx(exact.population, rel=0.3)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(InputError, match="source c has about"):
+        prepare(mixture, tokenizer, **settings_of(tmp_path, tokens=200_000, out=tmp_path / "far"))
+    assert not (tmp_path / ".far.work" / "shards").exists()
+
+
+def test_the_speed_counts_what_this_call_made(tmp_path, three_sources, tokenizer):
+    mixture = three_sources()
+    out = prepare(mixture, tokenizer, **settings_of(tmp_path, valid_tokens=0, tokens=10**6))
+    speed = Speed(**read_manifest(out).metrics["speed"])
+    assert speed.tokens == sum(source_report(out, name).train.tokens for name in "abc")
+    assert speed.bytes == sum((tmp_path / f"{name}.jsonl").stat().st_size for name in "abc")
+    assert speed.seconds(2 * speed.tokens, 4) == pytest.approx(speed.cpu_seconds / 2 + 2 * speed.file_seconds)
+    again = settings_of(tmp_path, valid_tokens=0, tokens=10**6, out=tmp_path / "again")
+    prepare(mixture, tokenizer, **again, shard=(0, 1))
+    assert read_manifest(prepare(mixture, tokenizer, **again)).metrics["speed"]["tokens"] == 0
+
+
 def test_max_epochs_refuses_a_budget_and_says_what_is_possible(tmp_path, three_sources, tokenizer):
-    mixture = three_sources((900, 500, 4), extra="")
-    (tmp_path / "mixture.yaml").write_text((tmp_path / "mixture.yaml").read_text().replace("20,", "20, max_epochs: 1,"))
-    mixture = load_mixture(tmp_path / "mixture.yaml")
+    mixture = limited(tmp_path, three_sources((900, 500, 30)))
     with pytest.raises(
         InputError, match=r"source c .* epochs, max_epochs is 1; ask for at most ([\d,]+) tokens"
     ) as error:
