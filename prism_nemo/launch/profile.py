@@ -60,6 +60,8 @@ class Profile:
     """Slices of one job at most; then it is left stopped."""
     stalled_slices: int = 3
     """Slices that begin at the same step, after stops or crashes, before the job is given up."""
+    nemo_rl: str = ""
+    """Checkout of NeMo-RL on the shared file system, whose ray.sub starts reinforcement learning."""
     prepare_jobs: int = 1
     """Jobs of an array that share the making of token files."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -143,7 +145,7 @@ def _check(profile: Profile, path: Path) -> None:
     """Raise InputError for values that would be split or expanded in the job script."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", profile.time):
         raise InputError(f"{path}: time {profile.time!r} is not of the form HH:MM:SS or D-HH:MM:SS")
-    if _seconds(profile.time) <= profile.save_seconds + SIGNAL_MARGIN:
+    if seconds(profile.time) <= profile.save_seconds + SIGNAL_MARGIN:
         raise InputError(
             f"{path}: of time {profile.time} nothing is left for work when the signal to save comes"
             f" {profile.save_seconds} + {SIGNAL_MARGIN} seconds before its end; raise time or lower save_seconds"
@@ -154,6 +156,7 @@ def _check(profile: Profile, path: Path) -> None:
         "srun_args": profile.srun_args,
         "environment": [*profile.environment, *profile.environment.values()],
         "python": [profile.python],
+        "nemo_rl": [profile.nemo_rl],
     }
     for key, values in unquoted.items():
         for value in values:
@@ -164,7 +167,7 @@ def _check(profile: Profile, path: Path) -> None:
             raise InputError(f"{path}: {name} is a secret; remove its value from `environment`, it would be printed")
 
 
-def _seconds(time: str) -> int:
+def seconds(time: str) -> int:
     """Of an sbatch time: minutes, MM:SS, HH:MM:SS, or days before a dash."""
     days, _, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]

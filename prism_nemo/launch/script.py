@@ -7,7 +7,7 @@ asks for another slice when, and only when, the stage said that one is of use (`
 import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ from prism_nemo.launch.profile import SIGNAL_MARGIN, UNSAFE, Profile
 from prism_nemo.recipe import Parallel
 
 SHARES = "shares"
-"""Second part of the name of an array's jobs."""
+"""Part of a stage that an array of jobs does."""
+CODE = "{code}"
+"""In a job's command: the folder of the code that travelled with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A stage to be submitted."""
+    """A stage to be submitted, or a part of one."""
 
     stage: str
+    part: str = ""
+    """Of a stage that several jobs make; empty: the job that makes its artifact."""
     ranks: int
     """Processes that share the work."""
     arguments: tuple[str, ...]
@@ -33,10 +37,15 @@ class Job:
     shares: int = 0
     """Jobs of an array that each do a share of the stage; 0: it is one job that does all, or the rest."""
 
+    command: tuple[str, ...] = ()
+    """To be run in place of the stage; empty: the stage."""
+    container: bool = True
+    """Whether it runs in the profile's image, if there is one."""
+
     @property
     def name(self) -> str:
-        """Of the job: the stage's, or for its array one of its own."""
-        return f"{self.stage}.{SHARES}" if self.shares else self.stage
+        """Of the job and its logs."""
+        return f"{self.stage}.{self.part}" if self.part else self.stage
 
 
 def render(
@@ -51,6 +60,8 @@ def render(
                 f"{path}: blanks and shell characters in a path cannot be passed to a job; use another --out"
             )
     profile = profile.for_stage(job.stage, gpu=job.gpu)
+    if not job.container:
+        profile = replace(profile, container_image="", mounts=())
     slurm, batch_request = _nemo_run()
     nodes, per_node = _shape(job, parallel)
     details = slurm.SlurmJobDetails(job_name=f"{recipe}.{job.name}", folder=str(run / ".slurm" / "logs"))
@@ -81,7 +92,7 @@ def render(
     text = batch_request(
         launch_cmd=["sbatch"],
         jobs=[f"{recipe}.{job.name}"],
-        command_groups=[[_command(job, profile, run)]],
+        command_groups=[[_command(job, profile, run, code)]],
         executor=executor,
         max_retries=0,
         extra_env={},
@@ -99,9 +110,15 @@ def _shape(job: Job, parallel: Parallel) -> tuple[int, int]:
     return parallel.nodes, per_node
 
 
-def _command(job: Job, profile: Profile, run: Path) -> str:
-    python = profile.python or ("python" if profile.container_image else sys.executable)
-    words = [python, "-m", "prism_nemo.launch.task", "--run", str(run), "--stage", job.stage]
+def interpreter(profile: Profile) -> str:
+    """Python in the jobs."""
+    return profile.python or ("python" if profile.container_image else sys.executable)
+
+
+def _command(job: Job, profile: Profile, run: Path, code: Path) -> str:
+    if job.command:
+        return " ".join(shlex.quote(word.replace(CODE, str(code / "code"))) for word in job.command)
+    words = [interpreter(profile), "-m", "prism_nemo.launch.task", "--run", str(run), "--stage", job.stage]
     words += ["--stalled", str(profile.stalled_slices)]
     words += ["--shares", str(job.shares)] if job.shares else []
     words += ["--", *job.arguments]

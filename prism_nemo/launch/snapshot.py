@@ -9,7 +9,7 @@ from prism_nemo.artifacts import file_hash, fingerprint
 from prism_nemo.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("prism_nemo", "recipes", "data_prep")
+NEEDED = ("prism_nemo", "recipes", "data_prep", "slurm")
 """What a stage reads of a checkout."""
 LIMIT = 64 << 20
 """Bytes; more is not code, and something is in the wrong place."""

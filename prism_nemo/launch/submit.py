@@ -5,15 +5,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.launch.nemo_rl import rl_jobs, runs_in_nemo_rl
 from prism_nemo.launch.profile import Profile, load_profile
 from prism_nemo.launch.queue import JOBS, SlurmJob, queue_state, read_jobs
-from prism_nemo.launch.script import Job, render
+from prism_nemo.launch.script import SHARES, Job, render
 from prism_nemo.launch.snapshot import snapshot
 from prism_nemo.recipe import Recipe
 
@@ -32,6 +33,9 @@ class StageToRun(Protocol):
 
     @property
     def share(self) -> object | None: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Path]: ...
 
 
 def submit(
@@ -57,7 +61,7 @@ def submit(
         _refuse_queued(run)
     folder = run / ".slurm"
     arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides)
-    jobs = [job for stage in stages for job in _jobs(stage, arguments, chosen)]
+    jobs = [job for stage in stages for job in _jobs(stage, recipe, arguments, chosen, run)]
     if dry_run:
         _show(recipe, jobs, chosen, run)
         return []
@@ -78,11 +82,13 @@ def submit(
     return submitted
 
 
-def _jobs(stage: StageToRun, arguments: tuple[str, ...], profile: Profile) -> list[Job]:
+def _jobs(stage: StageToRun, recipe: Recipe, arguments: tuple[str, ...], profile: Profile, run: Path) -> list[Job]:
     """The job of a stage; before it, where its work can be shared and the profile wants that, an array of jobs."""
+    if runs_in_nemo_rl(recipe, stage.name):
+        return rl_jobs(stage, recipe, arguments, profile, run)
     job = Job(stage=stage.name, ranks=stage.ranks, arguments=arguments, gpu=stage.gpu)
     shares = profile.for_stage(stage.name, gpu=stage.gpu).prepare_jobs
-    return [replace(job, shares=shares), job] if stage.share and shares > 1 else [job]
+    return [replace(job, part=SHARES, shares=shares), job] if stage.share and shares > 1 else [job]
 
 
 def _show(recipe: Recipe, jobs: list[Job], profile: Profile, run: Path) -> None:

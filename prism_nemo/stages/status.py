@@ -8,7 +8,6 @@ from pathlib import Path
 
 from prism_nemo.errors import InputError
 from prism_nemo.launch.queue import JobState, last_lines, queue_state
-from prism_nemo.launch.script import SHARES
 from prism_nemo.stages.stage import RECORDS, Record, read_record
 
 
@@ -34,9 +33,9 @@ def overview(run: Path) -> list[StageLine]:
 
 
 def _job(name: str, jobs: dict[str, JobState]) -> JobState | None:
-    """The stage's job, or the array that does its work while that is what matters."""
-    array = jobs.get(f"{name}.{SHARES}")
-    return array if array and array.state not in ("done", "unknown") else jobs.get(name)
+    """The stage's job; where several make it, the first that is not done."""
+    parts = [jobs[part] for part in (f"{name}.shares", f"{name}_config", name, f"{name}.export") if part in jobs]
+    return next((part for part in parts if part.state not in ("done", "unknown")), parts[-1] if parts else None)
 
 
 def stage_names(run: Path) -> list[str]:
@@ -76,6 +75,8 @@ def _line(run: Path, name: str, record: Record | None) -> StageLine:
 
 def _with_queue(run: Path, line: StageLine, job: JobState | None) -> StageLine:
     """What the run's own record says, and where that leaves off, what the queue knows of the stage's job."""
+    if job is not None and job.state == "done" and line.state == "to do" and (run / line.name).is_dir():
+        return replace(line, state="done")  # made by another program, which keeps no record
     if job is None or line.state == "done" or job.state in ("done", "unknown"):
         return line
     if job.state == "pending":

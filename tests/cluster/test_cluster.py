@@ -13,8 +13,8 @@ from prism_nemo.engine.progress import read_progress
 from prism_nemo.launch import last_lines, load_profile, queue_state
 from prism_nemo.launch.profile import PROFILES
 from prism_nemo.launch.queue import read_jobs
-from prism_nemo.launch.script import Job, render
-from prism_nemo.recipe import load_recipe, override
+from prism_nemo.launch.script import CODE, Job, render
+from prism_nemo.recipe import Parallel, load_recipe, override
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -42,6 +42,13 @@ def wait_for_step(run: Path, cluster: Cluster, job_id: str, step: int, seconds: 
         state, _ = cluster.job_state(job_id)
         assert state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"), "\n".join(last_lines(run, "midtrain", 30))
         assert time.monotonic() < deadline, f"step {step_of(run)} after {seconds:.0f} s, job is {state}"
+        time.sleep(0.2)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
@@ -145,10 +152,7 @@ def test_a_cancelled_job_does_not_come_back(
     )
     job_id = read_jobs(run)["midtrain"].job_id
     cluster.wait_for(job_id, "RUNNING")
-    deadline = time.monotonic() + 60
-    while not (run / ".slurm" / "midtrain.slices.json").is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until((run / ".slurm" / "midtrain.slices.json").is_file)
     cluster.ask("scancel", job_id)
     assert cluster.wait_for(job_id, "CANCELLED", "PENDING", "RUNNING", seconds=60) == ("CANCELLED", 0)
     assert (run / ".slurm" / "midtrain.verdict").read_text().endswith(" stopped")
@@ -172,3 +176,29 @@ def test_an_array_of_jobs_makes_the_same_token_files(
     assert contents(run / "blend", "*.idx") == contents(prepared / "blend", "*.idx")
     made = "\n".join(path.read_text() for path in (run / ".slurm" / "logs").glob("log-*shares*"))
     assert "error" not in made
+
+
+def test_nemo_rl_is_submitted_until_its_steps_are_done(cluster: Cluster, tmp_path: Path) -> None:
+    """Its program is a stand-in that saves 20 steps in each of its jobs; the job that follows it is stopped once."""
+    run, checkpoints = tmp_path / "run", tmp_path / "run" / "rl.nemo_rl" / "checkpoints"
+    (run / ".slurm" / "logs").mkdir(parents=True)
+    checkpoints.mkdir(parents=True)
+    launch = checkpoints.parent / "launch.sh"
+    more = f"sleep 3; n=$(ls {checkpoints} | wc -l); mkdir {checkpoints}/step_$(((n + 1) * 20))"
+    launch.write_text(f"#!/bin/sh\nsbatch --output=/dev/null --job-name=ray --wrap '{more}'\n")
+    launch.chmod(0o755)
+    code = tmp_path / "code-1"
+    shutil.copytree(PROFILES.parent, code / "code" / "slurm")
+    profile = load_profile(profile_file(tmp_path, "[environment]\nRL_POLL_SECONDS = 1\n"))
+    command = ("bash", f"{CODE}/slurm/rl.sh", str(run), "rl", str(tmp_path), "60")
+    job = Job(stage="rl", ranks=1, arguments=(), command=command, gpu=False)
+    script = tmp_path / "rl.sbatch"
+    script.write_text(render(job, profile, Parallel(nodes=1), run=run, code=code, recipe="r"))
+    job_id = cluster.ask("sbatch", "--parsable", str(script)).strip()
+    wait_until(lambda: (checkpoints / "step_20").is_dir())
+    cluster.ask("scancel", "--signal=USR1", job_id)
+    cluster.wait_for(job_id, "PENDING", seconds=30)
+    state, restarts = cluster.wait_for(job_id, "COMPLETED", "FAILED", "CANCELLED", seconds=90)
+    assert (state, restarts) == ("COMPLETED", 1)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_20", "step_40", "step_60"]
+    assert cluster.ask("squeue", "--noheader", "--name=ray", "--states=all", "--format=%T").split() == ["COMPLETED"] * 3

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from prism_nemo.errors import InputError, PrismError
 from prism_nemo.launch import last_lines, queue_state, submit
 from prism_nemo.launch.queue import read_jobs
 from prism_nemo.launch.snapshot import snapshot
-from prism_nemo.recipe import Recipe, load_recipe
+from prism_nemo.recipe import Recipe, load_recipe, override
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Work:
     ranks: int = 1
     gpu: bool = False
     share: object | None = None
+    inputs: dict = field(default_factory=dict)
 
 
 def command(folder: Path, name: str, script: str, patch: pytest.MonkeyPatch) -> None:
@@ -76,6 +77,48 @@ def test_work_that_can_be_shared_is_an_array_and_the_stage_after_it(
     assert "afterok:<id of base>" in array
     assert "--array" not in blend
     assert "afterok:<id of blend.shares>" in blend
+
+
+def rl_stages(run: Path) -> list[Work]:
+    return [Work("mt"), Work("rl", inputs={"policy": run / "mt", "prompts": Path("/data/p.jsonl")}), Work("evaluate")]
+
+
+def test_nemo_rl_is_three_jobs_of_which_one_submits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "x")
+    run, changes = tmp_path / "run", ["rl.prompts=/data/p.jsonl", "rl.steps=40", "parallel.nodes=2"]
+    recipe = override(load_recipe("llama_3_1_8b"), changes)
+    submit(recipe, "llama_3_1_8b", changes, rl_stages(run), run, profile="enroot", dry_run=True)
+    _, _, config, rl, export, evaluate = capsys.readouterr().out.split("# ---- ")
+    code = f"{run}/.slurm/code-HASH/code"
+    assert f"env -C {code} python -m prism_nemo.cli.main rl run --engine nemo_rl --recipe llama_3_1_8b" in config
+    assert f"--model {run}/mt --prompts /data/p.jsonl --out {run}/rl.nemo_rl --cluster nodes=2" in config
+    assert "image=/shared/images/nemo-rl.sqsh" in config and f"{run}:{run} prompts=/data/p.jsonl steps=40" in config
+    assert "--container-image /shared/images/prism-nemo.sqsh" in config
+    assert f" bash {code}/slurm/rl.sh {run} rl /shared/NeMo-RL 40" in rl and "--container-image" not in rl
+    assert "afterok:<id of rl_config>" in rl and "#SBATCH --gpus" not in rl
+    assert f" bash {code}/slurm/rl_export.sh {run} rl" in export
+    assert "--container-image /shared/images/nemo-rl.sqsh" in export
+    assert "afterok:<id of rl.export>" in evaluate
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "words"),
+    [
+        ("enroot", [], "rl.prompts names no file"),
+        ("local", ["rl.prompts=p"], "profile local has no nemo_rl"),
+        ("bare", ["rl.prompts=p"], r"profile bare has no container_image under \[stages.rl\]"),
+    ],
+)
+def test_what_nemo_rl_needs_is_found_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, changes: list[str], words: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "x")
+    recipe = override(load_recipe("llama_3_1_8b"), changes)
+    with pytest.raises(InputError, match=words):
+        submit(recipe, "llama_3_1_8b", changes, rl_stages(tmp_path), tmp_path / "run", profile=profile)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_secret_that_is_not_set_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
