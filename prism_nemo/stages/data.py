@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts import Request, publish
 from prism_nemo.data.mixture import Mixture, load_mixture, with_local_data
 from prism_nemo.data.rehearsal.corpus import SOURCES, write_corpus
 from prism_nemo.data.rehearsal.mixture import base_mixture, rehearsal_mixture
@@ -118,6 +119,22 @@ def _inputs(recipe: Recipe, run: Path) -> dict[str, Path]:
     """The tokenizer, and in a rehearsal the corpus."""
     tokenizer = run / "tokenizer" if recipe.data.vocab_size else Path(recipe.data.tokenizer or run / "base")
     return {"tokenizer": tokenizer} | ({"corpus": run / "corpus"} if recipe.data.rehearsal else {})
+
+
+def texts_stage(recipe: Recipe, run: Path) -> Stage:
+    """Held-out documents of the mixture as text, evenly over its sources: what activations are compared on."""
+    count = recipe.analyze.cka_inputs
+    inputs = {"blend": run / "blend", "tokenizer": _inputs(recipe, run)["tokenizer"]}
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.data.held_out import held_out_texts
+
+        with publish(out, Request(kind="texts", parameters={"count": count}, inputs=inputs)) as draft:
+            rows = [json.dumps({"text": text}) for text in held_out_texts(inputs["blend"], inputs["tokenizer"], count)]
+            (draft.path / "texts.jsonl").write_text("\n".join(rows) + "\n")
+
+    does = "held-out documents to compare activations on"
+    return Stage(name="texts", does=does, inputs=inputs, parameters={"count": count}, run=work)
 
 
 def base_mixture_of(recipe: Recipe, corpus: Path) -> Mixture:

@@ -58,17 +58,12 @@ def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
             found = {}
             for number, (name, model) in enumerate(arms.items()):
                 progress(number, len(arms), name)
-                scores = run_retention(model, tasks, run / "retention", backend=_harness(recipe))
+                scores = run_retention(model, tasks, run / "retention", backend=recipe.evaluate.backend)
                 found[name] = {"ruler": [dataclasses.asdict(score.estimate()) for score in scores]}
             report = parameters | {"labels": list(arms), "points": found}
             (draft.path / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
     return Stage(name=NAME, does="RULER by length", inputs=arms, parameters=parameters, run=work)
-
-
-def _harness(recipe: Recipe) -> str:
-    """The backend of lm-evaluation-harness: its own for the two that run here."""
-    return "vllm" if recipe.evaluate.backend == "vllm" else "hf"
 
 
 def _measure(
@@ -91,5 +86,7 @@ def _measure(
     with GenerationStore(store) as opened:
         for number, (name, model) in enumerate(arms.items()):
             progress(number, len(arms), name)
-            found[name] = long_context(model, questions, opened, documents=documents, edges=edges).as_record()
+            curve = long_context(model, questions, opened, documents=documents, edges=edges)
+            # Each document's losses too: differences between points are taken document by document.
+            found[name] = curve.as_record() | {"documents": [stretch.document_nats for stretch in curve.positions]}
     return found

@@ -1,14 +1,14 @@
 """Reinforcement learning on the mid-trained model and, as the control, on the base."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from prism_nemo.models.facts import base_shape
 from prism_nemo.recipe import Recipe
+from prism_nemo.rl.job import RLJob
+from prism_nemo.rl.settings import job_values
 from prism_nemo.stages.stage import Progress, Stage
 
-CIRCUMSTANCES = ("engine", "prompts")
 HYBRID_ROWS = 32
 """Rollouts in one pass of a hybrid: transformers' Mamba scan keeps chunk x chunk numbers per row and head."""
 
@@ -23,7 +23,8 @@ def stages(recipe: Recipe, run: Path) -> list[Stage]:
 
 
 def _stage(name: str, does: str, recipe: Recipe, *, policy: Path, prompts: Path) -> Stage:
-    settings = {key: value for key, value in dataclasses.asdict(recipe.rl).items() if key not in CIRCUMSTANCES}
+    settings = job_values(recipe.rl)
+    RLJob.from_dict({**settings, "model": "", "prompts": "", "out": ""})  # what is wrong is said before anything runs
 
     def run(out: Path, progress: Progress) -> None:
         if recipe.rl.engine == "trl":
@@ -38,12 +39,12 @@ def _stage(name: str, does: str, recipe: Recipe, *, policy: Path, prompts: Path)
 def _with_trl(
     family: str, settings: dict[str, Any], policy: Path, prompts: Path, out: Path, progress: Progress
 ) -> None:
-    from prism_nemo.rl.job import RLJob
     from prism_nemo.rl.trl import train_grpo
 
     rows = settings["prompts_per_step"] * settings["samples_per_prompt"]
     per_pass = HYBRID_ROWS if base_shape(family).hybrid and rows % HYBRID_ROWS == 0 else 0
-    job = RLJob(model=str(policy), prompts=str(prompts), out=str(out), rollouts_per_pass=per_pass, **settings)
+    places = {"model": str(policy), "prompts": str(prompts), "out": str(out)}
+    job = RLJob.from_dict({**settings, **places, "rollouts_per_pass": per_pass})
     train_grpo(job, report=lambda line: progress(line["step"], job.steps, f"reward {line['reward']:.3f}"))
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from prism_nemo.artifacts import Request, publish
 from prism_nemo.recipe import Recipe
+from prism_nemo.stages import data
 from prism_nemo.stages.stage import Progress, Stage
 
 ARMS = ("base", "rl_base", "mt", "rl")
 """Base, base + RL, mid-trained, mid-trained + RL: also the stages that make them."""
+RETENTION = "lb_v1,lb_v2"
 COMPARED = (("base", "rl_base"), ("base", "mt"), ("mt", "rl"), ("rl_base", "rl"), ("rl_base", "mt"))
 
 
@@ -19,7 +21,9 @@ def stages(recipe: Recipe, run: Path, earlier: list[Stage]) -> list[Stage]:
     points = {"base": run / "base", "mt": run / "mt", "rl": run / "rl"}
     made = [
         evaluate_stage(recipe, run, arms),
+        *([] if recipe.data.rehearsal else [retention_stage(recipe, run, points)]),
         weights_stage(points),
+        *([] if recipe.data.rehearsal else [data.texts_stage(recipe, run)]),
         representations_stage(recipe, run, points),
         behaviour_stage(recipe, run, points),
     ]
@@ -51,6 +55,29 @@ def evaluate_stage(recipe: Recipe, run: Path, arms: dict[str, Path]) -> Stage:
     return Stage(name="evaluate", does="four arms, held-out problems", inputs=inputs, parameters=parameters, run=work)
 
 
+def retention_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
+    """Open LLM Leaderboard V1 and V2, every task against the base; a pico model is too small for them."""
+    parameters = {"analysis": "retention", "tasks": RETENTION}
+
+    def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
+
+        tasks = tasks_of(RETENTION)
+        with publish(out, Request(kind="analysis", parameters=parameters, inputs=points)) as draft:
+            scores = {}
+            for number, (arm, model) in enumerate(points.items()):
+                progress(number, len(points), arm)
+                scores[arm] = run_retention(model, tasks, run / "retention", backend=recipe.evaluate.backend)
+            rows = [
+                {"arm": arm, "lost": row.lost, **dataclasses.asdict(row)}
+                for arm in list(points)[1:]
+                for row in retained(scores["base"], scores[arm])
+            ]
+            (draft.path / "report.json").write_text(json.dumps({"tasks": rows}, indent=1, allow_nan=False) + "\n")
+
+    return Stage(name="analysis_retention", does="leaderboard tasks", inputs=points, parameters=parameters, run=work)
+
+
 def weights_stage(points: dict[str, Path]) -> Stage:
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.weights_output import analyse_weights
@@ -61,7 +88,7 @@ def weights_stage(points: dict[str, Path]) -> Stage:
 
 
 def representations_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
-    texts = run / "corpus" / "held_out" / "mixed.jsonl"
+    texts = run / "corpus" / "held_out" / "mixed.jsonl" if recipe.data.rehearsal else run / "texts" / "texts.jsonl"
     parameters = dataclasses.asdict(recipe.analyze)
 
     def work(out: Path, progress: Progress) -> None:
