@@ -58,7 +58,7 @@ def filter_(
     Example: prism rl filter runs/prompts/problems.jsonl --model runs/hf --out runs/mcs --store runs/store
     """
     from prism_nemo.artifacts import read_manifest
-    from prism_nemo.evaluation.arguments import backend_named
+    from prism_nemo.evaluation.backends import open_backend
     from prism_nemo.evaluation.protocol import Prompting, Sampling
     from prism_nemo.evaluation.store import GenerationStore
     from prism_nemo.rl.difficulty import filter_prompts
@@ -67,7 +67,7 @@ def filter_(
         filter_prompts(
             problems,
             out,
-            backend_named(backend, model, Prompting(), opened, url, None, 1),
+            open_backend(backend, model, Prompting(), opened, url, None, 1),
             opened,
             mix=mix,
             rule=rule,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from prism_nemo.errors import InputError
+from prism_nemo.recipe.presets import with_preset
 from prism_nemo.recipe.recipe import Recipe
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -19,13 +20,17 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """The recipe with every `dotted.key=value` applied in turn.
 
     Values take the type of the field; whole numbers may end in k, M, B or T (powers of ten): `midtrain.tokens=10.5B`.
-    `none` clears an optional field; lists are separated by commas. Raises InputError naming the key or the value.
+    `none` clears an optional field; lists are separated by commas; `rl.preset=dapo` sets all that the preset decides,
+    so it comes before what departs from it. Raises InputError naming the key or the value.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"override '{assignment}' is not of the form key=value, such as midtrain.tokens=10.5B")
-        recipe = _replace(recipe, key.split("."), text, key)
+        if key == "rl.preset":
+            recipe = dataclasses.replace(recipe, rl=with_preset(recipe.rl, text))
+        else:
+            recipe = _replace(recipe, key.split("."), text, key)
     return recipe
 
 

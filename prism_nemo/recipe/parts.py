@@ -164,17 +164,42 @@ class Merge:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
+class Rewards:
+    """What a reward is made of; see `prism_nemo.rl.rewards.RewardRules`, which has the same fields."""
+
+    correct: float = 1.0
+    """For a correct answer."""
+    format_gate: bool = True
+    """Score correctness only in the form `<think> ... </think> response` (paper)."""
+    stop_penalty: float = 0.0
+    """Subtracted when the completion does not end by itself (value not in the paper; off in open-instruct)."""
+    repetition_penalty: float = 0.0
+    """Subtracted in full when every n-gram repeats an earlier one, in proportion otherwise."""
+    repetition_ngram: int = 8
+    """Tokens of the n-grams that are counted."""
+    overlong_buffer: int = 0
+    """Tokens before the limit in which the overlong penalty grows to its full value (DAPO, Eq. 13); 0: off."""
+    overlong_penalty: float = 1.0
+    """Subtracted at the limit."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
 class RL:
     """GRPO with verifiable rewards. Defaults: the paper's Table 21; what it leaves open is open-instruct's default."""
 
     engine: Literal["nemo_rl", "trl"] = "nemo_rl"
     """NeMo-RL on a cluster, TRL on a laptop."""
+    preset: str = "paper"
+    """What the values below started from: paper, dapo or nemotron_nano. `rl.preset=dapo` on the command line sets
+    them; in Python, `with_preset` (`prism_nemo.recipe.presets`) does."""
     prompts: str = ""
     """A JSONL of problems (`prism rl prompts`); empty in a rehearsal: its own."""
     domains: tuple[str, ...] = ("math", "code", "science")
     """Domains drawn from the prompts: the paper's MC or MCS."""
+    stages: tuple[str, ...] = ()
+    """A curriculum, such as `math:600,code+science:400`: steps on prompts of these domains only. Empty: all mixed."""
     steps: int = 1000
-    """Optimizer steps."""
+    """Optimizer steps; those of the stages add up to them."""
     prompts_per_step: int = 64
     """Prompts in a step."""
     samples_per_prompt: int = 16
@@ -184,20 +209,48 @@ class RL:
     max_new_tokens: int = 14_336
     """Response."""
     temperature: float = 1.0
-    """Of the rollouts; top-p is 1."""
+    """Of the rollouts."""
+    top_p: float = 1.0
+    """Of the rollouts."""
     learning_rate: float = 5e-7
-    """Peak; decays linearly to zero."""
+    """Peak of AdamW's rate."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """Linear: to zero at the last step."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """AdamW."""
+    max_grad_norm: float = 1.0
+    """Largest global gradient norm."""
     kl: float = 0.05
-    """Weight of the KL term to the reference policy."""
+    """Weight of the KL term to the reference policy; 0 drops the reference model."""
+    reference_every: int = 0
+    """Steps between soft updates of the reference policy (the paper names them, not their interval; TRL only); 0: it
+    stays fixed."""
+    reference_alpha: float = 0.6
+    """Weight of the policy in a soft update (open-instruct's default)."""
     clip_low: float = 0.2
     """Lower clip of the importance ratio (open-instruct's default)."""
     clip_high: float = 0.272
     """Upper clip of the importance ratio (open-instruct's default)."""
     importance_cap: float = 2.0
-    """Truncation of the trainer-to-sampler importance weight."""
+    """Truncation of the trainer-to-sampler importance weight; 0: no correction."""
+    loss: Literal["token", "sequence"] = "token"
+    """Mean over all tokens of the batch, or over sequences of their token means."""
+    normalize_std: bool = True
+    """Divide advantages by the group's standard deviation."""
+    dynamic_sampling: bool = False
+    """Draw again until no group is all right or all wrong (NeMo-RL only)."""
+    mask_truncated: bool = False
+    """Leave completions that hit the limit out of the loss."""
+    think_opened: bool = False
+    """The prompts themselves end with `<think>`."""
+    rewards: Rewards = field(default_factory=Rewards)
+    """The parts of the reward."""
     save_every: int = 20
     """Steps between kept checkpoints; the paper evaluates every 20 steps."""
     seed: int = 42
+    """Of the order of prompts and of the samples."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

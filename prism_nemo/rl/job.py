@@ -6,9 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from prism_nemo.errors import InputError
+from prism_nemo.recipe.presets import PRESETS
 from prism_nemo.rl.rewards import RewardRules
 from prism_nemo.verifiers import Problem
 
@@ -142,17 +143,38 @@ class RLJob:
         _refuse_unknown("rl", values, cls)
         if "rewards" in values:
             _refuse_unknown("rl.rewards", values["rewards"], RewardRules)
+            _refuse_types("rl.rewards", values["rewards"], RewardRules)
             values["rewards"] = RewardRules(**values["rewards"])
         if "stages" in values:
-            values["stages"] = tuple(_stage(stage) for stage in values["stages"])
+            values["stages"] = tuple(_stage(stage) for stage in _listed(values["stages"]))
         if "domains" in values:
-            values["domains"] = tuple(values["domains"])
+            values["domains"] = tuple(_listed(values["domains"]))
+        _refuse_types("rl", values, cls)
         return cls(**values)
 
 
-def _stage(values: dict[str, Any]) -> Stage:
+def _stage(values: dict[str, Any] | str) -> Stage:
+    """A stage from JSON, or from a recipe's `math+code:600`."""
+    if isinstance(values, str):
+        domains, _, steps = values.rpartition(":")
+        if not (domains and steps.isdigit()):
+            raise InputError(f"rl.stages: {values!r} is not of the form domain+domain:steps, such as math+code:600")
+        return Stage(steps=int(steps), domains=tuple(domains.split("+")))
     _refuse_unknown("rl.stages", values, Stage)
     return Stage(steps=values["steps"], domains=tuple(values["domains"]))
+
+
+def _listed(values: Sequence[Any] | str) -> Sequence[Any]:
+    """A command line's `math,code` is a list."""
+    return values.split(",") if isinstance(values, str) else values
+
+
+def _refuse_types(where: str, values: dict[str, Any], kind: type) -> None:
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        wanted = hints[key]
+        if wanted in (int, bool, str, float) and type(value) not in ((int, float) if wanted is float else (wanted,)):
+            raise InputError(f"{where}.{key} is {value!r}; it must be of type {wanted.__name__}")
 
 
 def _refuse_unknown(where: str, values: dict[str, Any], kind: type) -> None:
@@ -163,37 +185,6 @@ def _refuse_unknown(where: str, values: dict[str, Any], kind: type) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise InputError(f"unknown key {where}.{key}" + (f"; did you mean {near[0]}?" if near else ""))
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    # DAPO, arXiv 2503.14476, and NeMo-RL's dapo-qwen2.5-7b.v2
-    "dapo": {
-        "kl": 0.0,
-        "clip_high": 0.28,
-        "learning_rate": 1e-6,
-        "schedule": "constant",
-        "warmup_steps": 10,
-        "weight_decay": 0.1,
-        "prompts_per_step": 512,
-        "max_tokens": 18_432,
-        "max_new_tokens": 16_384,
-        "dynamic_sampling": True,
-        "rewards": {"format_gate": False, "overlong_buffer": 2048, "overlong_penalty": 1.0},
-    },
-    # NeMo-RL's grpo_nanov3
-    "nemotron_nano": {
-        "kl": 0.0,
-        "clip_high": 0.28,
-        "learning_rate": 3e-6,
-        "schedule": "constant",
-        "prompts_per_step": 128,
-        "max_tokens": 49_152,
-        "max_new_tokens": 40_960,
-        "mask_truncated": True,
-    },
-}
-"""What each preset changes of the paper's setup."""
 
 
 def preset(name: str, **changes: Any) -> RLJob:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError
-from prism_nemo.rl.job import PRESETS, RLJob
+from prism_nemo.recipe.presets import PRESETS
+from prism_nemo.rl.job import RLJob
 from prism_nemo.rl.nemo_rl.cluster import Cluster
 
 

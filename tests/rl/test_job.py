@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_nemo.errors import InputError
-from prism_nemo.rl.job import PRESETS, RLJob, Stage, draw, load_job, preset
+from prism_nemo.recipe import RL, load_recipe, override
+from prism_nemo.recipe.parts import Rewards
+from prism_nemo.recipe.presets import PRESETS
+from prism_nemo.rl.job import RLJob, Stage, draw, load_job, preset
+from prism_nemo.rl.rewards import RewardRules
 from prism_nemo.rl.settings import job_from, job_values
 from prism_nemo.verifiers import Problem
 
@@ -65,6 +69,11 @@ def test_round_trip(name, tmp_path):
         ({"reference_every": 5, "kl": 0}, "no reference"),
         ({"rewards": {"overlong_buffer": 99_999}}, "below max_new_tokens"),
         ({"loss": "tokens"}, "token or sequence"),
+        ({"steps": "many"}, "rl.steps is 'many'; it must be of type int"),
+        ({"steps": 7.5}, "must be of type int"),
+        ({"dynamic_sampling": 1}, "must be of type bool"),
+        ({"rewards": {"stop_penalty": "x"}}, "rl.rewards.stop_penalty is 'x'"),
+        ({"stages": ["math"]}, "of the form domain"),
     ],
 )
 def test_refusals(changes, message):
@@ -74,7 +83,7 @@ def test_refusals(changes, message):
 
 def test_command_line_values():
     job = job_from(
-        ["steps=7", "rewards.stop_penalty=0.5", "schedule=constant", 'domains=["math"]'],
+        ["steps=7", "rewards.stop_penalty=0.5", "schedule=constant", "domains=math", "stages=math:3,math:4"],
         model="m",
         prompts="p",
         out="o",
@@ -86,10 +95,36 @@ def test_command_line_values():
 
 
 def test_a_recipes_section_makes_a_job():
-    from prism_nemo.recipe.parts import RL
+    section = RL(steps=9, clip_high=0.3, stages=("math:4", "math+code:5"), rewards=Rewards(stop_penalty=0.5))
+    job = RLJob.from_dict({**job_values(section), **PLACES})
+    assert (job.steps, job.clip_high, job.prompts, job.rewards.stop_penalty) == (9, 0.3, "p.jsonl", 0.5)
+    assert job.stages == (Stage(steps=4, domains=("math",)), Stage(steps=5, domains=("math", "code")))
+    assert job.drawn_domains == ("code", "math")
 
-    job = RLJob.from_dict({**job_values(RL(steps=9, clip_high=0.3)), **PLACES})
-    assert (job.steps, job.clip_high, job.prompts) == (9, 0.3, "p.jsonl")
+
+def test_a_recipe_and_a_job_have_the_same_fields_and_defaults():
+    ours = {entry.name: entry for entry in dataclasses.fields(RL)}
+    only_a_job = {"model", "out", "rollouts_per_pass", "verify_workers"}
+    assert {entry.name for entry in dataclasses.fields(RLJob)} - only_a_job == set(ours) - {"engine", "preset"}
+    assert RLJob.from_dict({**job_values(RL()), **PLACES}) == RLJob(**PLACES)
+    assert dataclasses.asdict(Rewards()) == dataclasses.asdict(RewardRules())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_in_a_recipe_is_the_preset_of_a_job(name):
+    recipe = override(load_recipe("llama_3_1_8b"), ["rl.kl=0.9", f"rl.preset={name}", "rl.seed=3"])
+    assert RLJob.from_dict({**job_values(recipe.rl), **PLACES}) == preset(name, **PLACES, seed=3)
+    assert recipe.rl.preset == name
+
+
+def test_a_preset_leaves_a_laptops_sizes():
+    recipe = override(load_recipe("tiny_dense"), ["rl.preset=dapo", "rl.rewards.overlong_buffer=8", "rl.stages=math:8"])
+    before = load_recipe("tiny_dense").rl
+    assert (recipe.rl.prompts_per_step, recipe.rl.max_new_tokens) == (before.prompts_per_step, before.max_new_tokens)
+    assert (recipe.rl.clip_high, recipe.rl.rewards.overlong_buffer, recipe.rl.stages) == (0.28, 8, ("math:8",))
+    assert override(recipe, ["rl.preset=paper"]).rl.clip_high == RL().clip_high
+    with pytest.raises(InputError, match="must be one of paper, dapo, nemotron_nano"):
+        override(recipe, ["rl.preset=dap"])
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 5), st.integers(0, 99))
