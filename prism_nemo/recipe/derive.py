@@ -10,14 +10,20 @@ LONG_STEPS = 1_000
 
 
 def midtraining(family: str, *, base: str, mixture: str = "math_code_science", parallel: Parallel) -> Recipe:
-    """The paper's recipe for one of the bases: 26.2B tokens at 8k, merge, 128k, GRPO, the six benchmarks."""
+    """The paper's recipe for one of the bases: 26.2B tokens at 8k, merge, 128k, GRPO, the six benchmarks.
+
+    Merge and 128k give back what mid-training takes from a base that reads 128k. The two Mistrals know 32,768 rotary
+    positions; they are left out there (with `long_context.rope_scaling` they can be taken further).
+    """
+    sizes = base_shape(family)
+    restored = sizes.rope_theta is None or sizes.max_positions >= LONG_LENGTH
     return Recipe(
         name=family,
         model=Model(family=family, base=base),
         data=Data(mixture=mixture),
         midtrain=Training(),
-        merge=Merge(),
-        long_context=long_context(family, parallel),
+        merge=Merge() if restored else None,
+        long_context=long_context(family, parallel) if restored else None,
         rl=RL(),
         evaluate=Evaluate(),
         analyze=Analyze(),
@@ -26,7 +32,7 @@ def midtraining(family: str, *, base: str, mixture: str = "math_code_science", p
 
 
 def long_context(family: str, parallel: Parallel) -> LongContext:
-    """Paper, section 8.1 and Table 17: 1,000 steps at 128k, exponential decay to zero.
+    """Paper, section 8.1 and Table 17: 1,000 steps at 128k with full recomputation, exponential decay to zero.
 
     Of the paper's two readings (9 or 36 sequences a step) the smaller one, as 8: 1.05M tokens a step, as in
     mid-training. Sequences are shared by as many ranks as that leaves; where the model allows fewer, the batch grows.
@@ -39,6 +45,7 @@ def long_context(family: str, parallel: Parallel) -> LongContext:
         seq_length=LONG_LENGTH,
         global_batch=batch,
         context=context,
+        recompute="full",
         final_learning_rate=0.0,
         warmup_steps=100,
         schedule="exponential",

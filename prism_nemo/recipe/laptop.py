@@ -76,7 +76,7 @@ def _dense(recipe: Recipe) -> Recipe:
 
 def _long[T: Training](training: T, *, tokens: int, **changes: Any) -> T:
     """A run of sequences of 1024."""
-    return _scaled(training, tokens=tokens, seq_length=LONG_LENGTH, batch=1, context=0, **changes)
+    return _scaled(training, tokens=tokens, seq_length=LONG_LENGTH, batch=1, context=0, recompute="", **changes)
 
 
 def _scaled[T: Training](

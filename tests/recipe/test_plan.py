@@ -9,6 +9,7 @@ import pytest
 
 from prism_nemo.errors import InputError
 from prism_nemo.recipe import Recipe, load_recipe, override, shipped
+from prism_nemo.recipe.check import check
 from prism_nemo.recipe.plan import lines, plan
 from prism_nemo.recipe.plan.text import table_row
 
@@ -32,6 +33,26 @@ def test_shipped_midtraining_fits_as_it_is(name: str, nodes: int) -> None:
     midtrain = planned.trainings[0]
     assert midtrain.parallel.world == 8 * nodes
     assert midtrain.budget.steps == 25_000
+
+
+@pytest.mark.parametrize("nodes", [1, 4, 16])
+@pytest.mark.parametrize("name", [name for name in BASES if load_recipe(name).long_context])
+def test_shipped_long_context_fits_as_it_is(name: str, nodes: int) -> None:
+    planned = plan(made(name, f"parallel.nodes={nodes}"))
+    assert planned.warnings == []
+    check(made(name, f"parallel.nodes={nodes}"))
+    long = planned.trainings[1]
+    assert long.parallel.world == 8 * nodes
+    assert (long.training.seq_length, long.budget.steps) == (131_072, 1000)
+
+
+def test_only_bases_that_read_128k_get_it_back() -> None:
+    assert [name for name in BASES if load_recipe(name).long_context is None] == ["mistral_7b", "mistral_small_24b"]
+    assert all((load_recipe(name).merge is None) == (load_recipe(name).long_context is None) for name in BASES)
+    mistral = ["long_context.seq_length=131072", "long_context.global_batch=16", "long_context.recompute=full"]
+    mistral += ["long_context.tokens=2_097_152_000", "long_context.context=4"]
+    assert "the model knows 32,768 rotary positions" in "".join(plan(made("mistral_7b", *mistral)).warnings)
+    assert plan(made("mistral_7b", *mistral, "long_context.rope_scaling=yarn")).warnings == []
 
 
 def test_table_of_seven_models_is_golden() -> None:
@@ -63,7 +84,7 @@ def test_text_fits_a_terminal_and_json_is_json(name: str) -> None:
         (["parallel.context=3"], "no multiple of tensor 2 x pipeline 1 x context 3"),
         (["midtrain.tokens=100M"], "are no whole number of steps"),
         (["midtrain.warmup_steps=30000"], "warm-up of 30000 steps is not shorter"),
-        (["midtrain.seq_length=262144", "midtrain.global_batch=4"], "the model knows 131,072 positions"),
+        (["midtrain.seq_length=262144", "midtrain.global_batch=4"], "the model knows 131,072 rotary positions"),
         (["precision=mxfp8"], "needs blackwell or newer, h100-80gb is hopper"),
         (["parallel.recompute=selective"], "flash attention it saves no memory"),
     ],

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from prism_nemo.models.facts import Shape
+from prism_nemo.recipe.parts import LongContext, Training
 from prism_nemo.recipe.plan.hardware import GIB, Gpu
 from prism_nemo.recipe.plan.layout import faults, suggest
 from prism_nemo.recipe.precision import mixed_precision
@@ -32,8 +33,11 @@ def _training(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu | 
         found.append(f"{training.tokens:,} tokens are no whole number of steps of {step:,}; the rest is not trained on")
     if training.warmup_steps >= planned.budget.steps:
         found.append(f"warm-up of {training.warmup_steps} steps is not shorter than the run of {planned.budget.steps}")
-    if sizes.max_positions and training.seq_length > sizes.max_positions:
-        found.append(f"sequences of {training.seq_length:,} tokens; the model knows {sizes.max_positions:,} positions")
+    if sizes.rope_theta and 0 < sizes.max_positions < training.seq_length and not _stretched(training):
+        found.append(
+            f"sequences of {training.seq_length:,} tokens; the model knows {sizes.max_positions:,} rotary positions;"
+            " shorten them, or set long_context.rope_scaling or rope_base"
+        )
     if parallel.devices_per_node and parallel.tensor > parallel.devices_per_node:
         found.append(
             f"tensor parallel {parallel.tensor} crosses nodes of {parallel.devices_per_node} GPUs, which is slow;"
@@ -49,6 +53,11 @@ def _training(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu | 
     if gpu is not None:
         found += _fit(recipe, sizes, planned, gpu)
     return found
+
+
+def _stretched(training: Training) -> bool:
+    """Whether the recipe says how positions beyond the known ones are numbered."""
+    return isinstance(training, LongContext) and bool(training.rope_scaling or training.rope_base)
 
 
 def _fit(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -> list[str]:
