@@ -75,11 +75,12 @@ static int make_target(const char *path, int folder, const char *list)
 		if (access(part, F_OK) == 0)
 			continue;
 		int made = last && !folder ? open(part, O_CREAT | O_WRONLY, 0644) : mkdir(part, 0755);
-		if (made < 0)
+		if (made < 0 && errno != EEXIST)	/* a task of another virtual node may be faster */
 			return -1;
-		if (last && !folder)
+		if (last && !folder && made >= 0)
 			close(made);
-		note(list, part);
+		if (made >= 0)
+			note(list, part);
 	}
 	return 0;
 }
