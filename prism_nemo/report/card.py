@@ -13,7 +13,7 @@ from prism_nemo.report.outcome import four_arms, protocol_line
 from prism_nemo.report.page import environment
 from prism_nemo.report.run import Run, label
 
-CARDS = ("mt", "rl", "rl_base", "merge", "long_context_hf")
+CARDS = ("mt", "rl", "rl_base", "merge", "long_context_hf", "long_context_attention_hf")
 """Stages whose artifact is a Hugging Face directory that a run trained."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prism_nemo.report import words
-from prism_nemo.report.differences import Difference, retention_difference, score_difference
+from prism_nemo.report.differences import Difference, context_difference, retention_difference, score_difference
 from prism_nemo.report.run import Run
 
 Verdict = Literal["shows", "opposite", "not clear", "not measured"]
@@ -71,6 +71,7 @@ def claims(run: Run) -> list[Claim]:
             "mean",
         ),
         _retention(scores),
+        *_long_context(run.analyses.get("long_context")),
         *_weights(run.analyses.get("weights")),
         *_geometry(run.analyses.get("cka")),
         _length(scores),
@@ -101,8 +102,41 @@ def _retention(scores: Any) -> Claim:
     if found is None:
         return _absent(claim, paper)
     ours = f"{found.value:+.3f} nats per token [{found.low:+.3f}, {found.high:+.3f}]".replace("-", "−")
-    answers: Mapping[str, Verdict] = {"up": "opposite", "down": "shows", "unclear": "not clear"}
-    return Claim(claim=claim, paper=paper, ours=ours + _kind(found), verdict=answers[found.direction])
+    return Claim(claim=claim, paper=paper, ours=ours + _kind(found), verdict=_falling(found))
+
+
+def _long_context(report: Mapping[str, Any] | None) -> list[Claim]:
+    costs = (
+        "Mid-training at the short length costs the use of long context",
+        "RULER at 128k: 59.1 to 6.5 (Table 7)",
+    )
+    back = (
+        "Merge and long-context training give it back, at least in part",
+        "RULER at 128k: 6.5 to 42.2, 71 % of the base (Table 7)",
+    )
+    worse = context_difference(report, "base", "mt")
+    better = context_difference(report, "mt", "long_context")
+    if report is None or worse is None:
+        return [_absent(*costs), _absent(*back)]
+    ruler = "lengths" in report
+    worsens, improves = (_falling, _rising) if ruler else (_rising, _falling)
+    first = Claim(claim=costs[0], paper=costs[1], ours=_reach(worse, ruler), verdict=worsens(worse))
+    if better is None:
+        return [first, _absent(*back)]
+    share = f"; {words.percent(-better.value / worse.value, 0)} % of what it cost" if first.verdict == "shows" else ""
+    return [first, Claim(claim=back[0], paper=back[1], ours=_reach(better, ruler) + share, verdict=improves(better))]
+
+
+def _reach(found: Difference, ruler: bool) -> str:
+    if ruler:
+        return f"{words.points(found.value)} points {words.interval(found.low, found.high)}{_kind(found)}"
+    change = f"{found.value:+.3f} nats per token [{found.low:+.3f}, {found.high:+.3f}]".replace("-", "−")
+    return f"loss far into a document against its start: {change}{_kind(found)}"
+
+
+def _falling(found: Difference) -> Verdict:
+    answers: Mapping[str, Verdict] = {"down": "shows", "up": "opposite", "unclear": "not clear"}
+    return answers[found.direction]
 
 
 def _weights(report: Mapping[str, Any] | None) -> list[Claim]:

@@ -15,7 +15,8 @@ class Difference:
     low: float
     high: float
     paired: bool
-    """Question by question; otherwise the outer bounds of the arms' own intervals, which is careful."""
+    """Question by question, or document by document; otherwise the outer bounds of the arms' own intervals, which is
+    careful."""
 
     @property
     def direction(self) -> Direction:
@@ -41,6 +42,43 @@ def retention_difference(scores: Mapping[str, Any] | None, start: str, end: str)
         return found
     losses = scores.get("retention") or {}
     return _unpaired(losses[start], losses[end], "loss") if start in losses and end in losses else None
+
+
+def context_difference(report: Mapping[str, Any] | None, start: str, end: str) -> Difference | None:
+    """How much worse or better `end` uses a long context than `start`, from the long-context analysis.
+
+    RULER at the longest length, a fraction of 1 (up is better). In a rehearsal the loss in the last stretch of a
+    document minus that in the first, nats per token (up is worse): by that much what lies far back does not help.
+    """
+    points = (report or {}).get("points", {})
+    if start not in points or end not in points:
+        return None
+    before, after = points[start], points[end]
+    if "ruler" in before:
+        return _unpaired(before["ruler"][-1], after["ruler"][-1], "value")
+    return _paired_slopes(before, after) or _unpaired(_slope(before), _slope(after), "value")
+
+
+def _slope(point: Mapping[str, Any]) -> dict[str, float]:
+    first, last = (point["positions"][k]["loss"] for k in (0, -1))
+    return {
+        "value": last["value"] - first["value"],
+        "low": last["low"] - first["high"],
+        "high": last["high"] - first["low"],
+    }
+
+
+def _paired_slopes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference | None:
+    """Document by document, where the analysis kept their losses: (stretches, documents) nats per token."""
+    if "documents" not in before or "documents" not in after:
+        return None
+    import numpy as np
+
+    from prism_nemo.evaluation.statistics import mean_interval
+
+    old, new = (np.asarray(point["documents"]) for point in (before, after))
+    found = mean_interval((new[-1] - new[0]) - (old[-1] - old[0]))
+    return Difference(value=found.value, low=found.low, high=found.high, paired=True)
 
 
 def _written(scores: Mapping[str, Any], start: str, end: str, domain: str) -> Difference | None:

@@ -9,6 +9,8 @@ from prism_nemo.report.claims import claims, weight_changes
 from prism_nemo.report.run import Run
 
 FORMAT = 1
+ANALYSES = ("cka", "long_context", "landscape", "behaviour", "trajectory")
+"""Reports that are short enough to be told whole."""
 
 
 def facts(runs: Sequence[Run]) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def _run(run: Run) -> dict[str, Any]:
         "data": run.blends,
         "training": {stage: rows[-1] for stage, rows in run.curves.items()},
         "weights": _weights(run),
-        "cka": run.analyses.get("cka"),
+        **{name: run.analyses.get(name) for name in ANALYSES},
         "proofs": run.proofs,
         "stages": [_stage(run, name) for name in run.order],
         "seconds": round(run.seconds, 2),

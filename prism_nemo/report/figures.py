@@ -145,7 +145,7 @@ def lineage(nodes: Sequence[tuple[str, str]], edges: Sequence[tuple[int, int]], 
     """
     from matplotlib.patches import Arc
 
-    step, trunk = 0.27, 1.25
+    step, trunk = 0.27, 1.0
     with drawing(WIDTH, 0.2 + step * len(nodes)) as (figure, axes):
         axes.set_axis_off()
         axes.set_xlim(0, WIDTH)

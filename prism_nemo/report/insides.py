@@ -1,14 +1,15 @@
 """What training did inside: weights, representations, and every other analysis that the run has."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Figure, Key, Missing, Panel, Section, Table, Text
 from prism_nemo.report.claims import cka_curves, weight_changes
 from prism_nemo.report.figures import Line, bars, curves
+from prism_nemo.report.long_context import long_context
+from prism_nemo.report.paths import behaviour, landscape, trajectory
 from prism_nemo.report.run import Run, label
-from prism_nemo.report.svg import themed
 
 TITLES = {
     "weights": "What training did to the weights",
@@ -26,12 +27,8 @@ SHORT = {
     "behaviour": "Behaviour",
     "trajectory": "Trajectory",
 }
-MAKING = {name: f"prism analyze {name} makes it" for name in TITLES} | {"long_context": "a rehearsal has no such stage"}
-READINGS = {
-    "long_context": "A drop beyond 8k is what mid-training at 8k cost; merge and long-context training should undo it.",
-    "landscape": "Each point is a model between two checkpoints; a rise without a valley: the two lie in one basin.",
-    "behaviour": "Lower negative log-probability is more confidence; right answers should lie below wrong ones.",
-    "trajectory": "How far the weights have gone at each RL step, and whether the scores went with them.",
+MAKING = {name: f"prism analyze {name} makes it" for name in TITLES} | {
+    "long_context": "a recipe with a long_context part makes it"
 }
 SHOWN_NOTES = 4
 
@@ -54,12 +51,17 @@ def insides(run: Run, prefix: str) -> list[Section]:
 
 def _blocks(run: Run, name: str, prefix: str) -> list[Block]:
     report = run.analyses[name]
+    key, folder = f"{prefix}{name}-", run.path / report["stage"]
+    drawn: Mapping[str, Callable[[], list[Block]]] = {
+        "weights": lambda: _weights(report, prefix),
+        "cka": lambda: _cka(report, prefix),
+        "long_context": lambda: long_context(run, key),
+        "landscape": lambda: landscape(report, folder, key),
+        "behaviour": lambda: behaviour(report, key),
+        "trajectory": lambda: trajectory(report, key),
+    }
     notes = [Text(text=f"Note: {note}.") for note in list(report.get("notes", ()))[:SHOWN_NOTES]]
-    if name == "weights":
-        return [*_weights(report, prefix), *notes]
-    if name == "cka":
-        return [*_cka(report, prefix), *notes]
-    return [*_own_figures(run, name, prefix), *notes]
+    return [*drawn[name](), *_beside_paper(report), *notes]
 
 
 def _weights(report: Mapping[str, Any], prefix: str) -> list[Block]:
@@ -216,16 +218,18 @@ def _layers(values: list[float | None], spread: list[float | None], role: str, *
     return Line(role=role, x=x, y=y, dashed=dashed, dots=True, band=band)
 
 
-def _own_figures(run: Run, name: str, prefix: str) -> list[Block]:
-    """The drawings that the analysis itself made."""
-    folder = run.path / run.analyses[name]["stage"] / "figures"
-    files = sorted(folder.glob("*.svg"))
-    if not files:
-        return [Missing(what=f"Figures of {TITLES[name].lower()}", why=f"{run.analyses[name]['stage']} has none")]
-    panels = [
-        Panel(
-            title=_spoken(file.stem), svg=themed(file.read_text(), f"{prefix}{name}{number}"), says=_spoken(file.stem)
-        )
-        for number, file in enumerate(files)
+def _beside_paper(report: Mapping[str, Any]) -> list[Block]:
+    """The analysis' own table of its figures and the paper's."""
+    rows = [
+        [
+            str(row.get("table", "Figure 13")),
+            " ".join(str(row[key]) for key in ("stage", "benchmark", "position") if key in row).replace("_", " "),
+            words.figure(row.get("ours"), 4),
+            words.figure(row["paper"], 4),
+        ]
+        for row in report.get("paper", ())
     ]
-    return [Figure(title=TITLES[name], panels=[panel], reading=READINGS.get(name, ""), wide=True) for panel in panels]
+    if not rows:
+        return []
+    columns = ["of the paper", "what", "ours", "paper"]
+    return [Table(title="Ours beside the paper's", columns=columns, rows=rows, text_columns=2, folded=True)]

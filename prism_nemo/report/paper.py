@@ -1,36 +1,57 @@
 """Ours beside the paper's: only for a run of one of the seven bases, on the benchmarks the paper has."""
 
-import json
-from functools import cache
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Missing, Table
 from prism_nemo.report.run import Run, label
 
+STAGES = {
+    "base": "base",
+    "mt": "mt",
+    "rl": "mt_rl",
+    "merge": "merge",
+    "long_context": "merge_lc_full",
+    "long_context_attention": "merge_lc_attn",
+}
+"""Arm or point of a run -> the paper's row; it prints none of base + RL."""
+MIXTURES = {"math": "m", "math_code": "mc", "math_code_science": "mcs"}
 
-@cache
-def results() -> list[dict[str, Any]]:
-    """The scores that the paper prints in Tables 6 and 11 (MCS): family, arm, benchmark, value (percent), table."""
-    return list(json.loads(resources.files("prism_nemo.report").joinpath("paper_results.json").read_text()))
+
+def paper_scores(family: str, arm: str, mixture: str, table: str | None = None) -> dict[str, float]:
+    """Benchmark -> percent that the paper prints for a base (recipe name), an arm and a mixture; empty: it has none.
+
+    MT + RL: prompts of math, code and science.
+    """
+    from prism_nemo.errors import InputError
+    from prism_nemo.evaluation import paper
+
+    short = MIXTURES.get(mixture)
+    if arm not in STAGES or short is None:
+        return {}
+    if table is None and arm == "mt" and short != "mcs":
+        table = "Table 11"  # Table 6 has the whole mixture only
+    try:
+        rows = paper.paper_scores(family, STAGES[arm], f"{short}>mcs" if arm == "rl" else short, table)
+    except InputError:
+        return {}
+    return {name: entry.value for name, entry in rows.items()}
+
+
+def paper_ruler(family: str, point: str, lengths: Sequence[int]) -> list[str]:
+    """The paper's RULER scores (Table 7: Granite-3.3, math and code) at these lengths; empty for another model."""
+    found = paper_scores(family, point, "math_code", "Table 7")
+    names = [f"ruler_{length // 1024}k" for length in lengths]
+    return [f"{found[name]:.2f}" if name in found else "–" for name in names] if found else []
 
 
 def beside_paper(run: Run) -> list[Block]:
-    """A table of this run's scores and the paper's for the same base and benchmark."""
-    rows = []
-    for arm in run.arms:
-        for benchmark, entry in (run.scores or {})["arms"][arm]["domains"].items():
-            theirs = paper_value(run.recipe["model"]["family"], arm, benchmark)
-            if theirs is not None:
-                ours = f"{words.percent(entry['avg'], 2)} {words.interval(entry['low'], entry['high'])}"
-                rows.append([label(arm), benchmark, ours, f"{theirs:.2f}"])
+    """A table of this run's scores and the paper's for the same base, mixture and benchmark."""
+    rows = [row for arm in run.arms for row in _rows(run, arm)]
     if not rows:
-        return [
-            Missing(
-                what="Ours beside the paper's", why="no benchmark of this run is in the paper's tables for this model"
-            )
-        ]
+        why = "no benchmark of this run is in the paper's tables for this model and mixture"
+        return [Missing(what="Ours beside the paper's", why=why)]
     return [
         Table(
             title="Ours beside the paper's, percent",
@@ -42,9 +63,16 @@ def beside_paper(run: Run) -> list[Block]:
     ]
 
 
-def paper_value(family: str, arm: str, benchmark: str) -> float | None:
-    """The paper's score in percent of a base (recipe name) at an arm; None when it prints none, as of base + RL."""
-    for row in results():
-        if (row["family"], row["arm"], row["benchmark"]) == (family, arm, benchmark):
-            return float(row["value"])
-    return None
+def _rows(run: Run, arm: str) -> list[list[str]]:
+    theirs = paper_scores(run.recipe["model"]["family"], arm, run.recipe["data"]["mixture"])
+    ours: Mapping[str, Any] = (run.scores or {})["arms"][arm]["domains"]
+    return [
+        [
+            label(arm),
+            benchmark,
+            f"{words.percent(entry['avg'], 2)} {words.interval(entry['low'], entry['high'])}",
+            f"{theirs[benchmark]:.2f}",
+        ]
+        for benchmark, entry in ours.items()
+        if benchmark in theirs
+    ]

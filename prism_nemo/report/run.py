@@ -13,7 +13,15 @@ from prism_nemo.errors import InputError
 
 ARMS = ("base", "rl_base", "mt", "rl")
 """The four arms in the order of every table."""
-LABELS = {"base": "base", "rl_base": "base + RL", "mt": "MT", "rl": "MT + RL"}
+LABELS = {
+    "base": "base",
+    "rl_base": "base + RL",
+    "mt": "MT",
+    "rl": "MT + RL",
+    "merge": "merge",
+    "long_context": "merge + LC",
+    "long_context_attention": "merge + LC, attention",
+}
 NOT_READ = ("report", "generations")
 """Folders of a run that are no input of a report: itself, and the store that `evaluate` read."""
 
@@ -74,8 +82,8 @@ class Run:
 
 
 def label(arm: str) -> str:
-    """The name of an arm in tables."""
-    return LABELS.get(arm, arm)
+    """The name of an arm, of another point, or of the stage that made it, in tables."""
+    return LABELS.get(arm.removesuffix("_hf"), arm)
 
 
 def read_run(folder: Path) -> Run:

@@ -8,12 +8,13 @@ from prism_nemo.report.blocks import Block, Figure, Key, Missing, Panel, Section
 from prism_nemo.report.figures import Line, curves, smoothing
 from prism_nemo.report.run import Run
 
-TRAININGS = {"pretrain": "one", "midtrain": "two", "long_context": "three"}
+TRAININGS = {"pretrain": "one", "midtrain": "two", "long_context": "five", "long_context_attention": "four"}
 RL = {"rl_base": "rl_base", "rl": "rl"}
 TITLES = {
     "pretrain": "training of the base",
     "midtrain": "mid-training",
-    "long_context": "long context",
+    "long_context": "long-context training",
+    "long_context_attention": "long-context training, attention only",
     "rl_base": "RL on the base",
     "rl": "RL on MT",
 }

@@ -36,10 +36,22 @@ CHAIN = {
     "mt": ("hf_checkpoint", ("midtrain", "base")),
     "rl": ("hf_checkpoint", ("mt", "corpus")),
     "rl_base": ("hf_checkpoint", ("base", "corpus")),
+    "merge": ("hf_checkpoint", ("base", "mt")),
+    "merge_megatron": ("megatron_checkpoint", ("merge",)),
+    "long_context": ("megatron_checkpoint", ("merge", "merge_megatron")),
+    "long_context_hf": ("hf_checkpoint", ("long_context", "merge")),
+    "long_context_attention": ("megatron_checkpoint", ("merge", "merge_megatron")),
+    "long_context_attention_hf": ("hf_checkpoint", ("long_context_attention", "merge")),
+    "analysis_long_context": ("analysis", ("base", "mt", "merge", "long_context_attention_hf", "long_context_hf")),
     "evaluate": ("scores", ("base", "rl_base", "mt", "rl")),
     "analysis_weights": ("analysis", ("base", "mt", "rl")),
     "analysis_cka": ("analysis", ("base", "mt", "rl")),
+    "analysis_behaviour": ("analysis", ("evaluate", "base", "mt", "rl")),
+    "analysis_trajectory": ("analysis", ("mt", "rl")),
+    "analysis_landscape": ("analysis", ("base", "mt", "rl")),
 }
+SLOPES = {"base": -0.2, "mt": 0.1, "merge": 0.05, "long_context_attention": -0.1, "long_context": -0.15}
+"""Nats per token that the last stretch of a document lies above the first, per point."""
 
 
 def make_run(folder: Path, *, steps: int = 60, seed: int = 0, without: tuple[str, ...] = (), **changes: Any) -> Path:
@@ -263,6 +275,117 @@ def _representations(path: Path, steps: int, seed: int) -> None:
     (path / "report.json").write_text(json.dumps(report))
 
 
+def long_context_points(seed: int = 0, documents: int = 24, noise: float = 0.05) -> dict[str, Any]:
+    """`points` of the long-context analysis, in the records of its own room."""
+    from prism_nemo.evaluation.long_context import LongContext, NeedleScore, PositionLoss
+
+    random, found = np.random.default_rng(seed), {}
+    level = 3.6 + 0.3 * random.standard_normal(documents)
+    for name, slope in SLOPES.items():
+        stretches = []
+        for k, (begin, end) in enumerate(((0, 256), (256, 512), (512, 1024))):
+            nats = level + slope * k / 2 + noise * random.standard_normal(documents)
+            amount: dict[str, Any] = {"begin": begin, "end": end, "documents": documents, "tokens": documents * 256}
+            stretches.append(PositionLoss(loss=mean_interval(nats), document_nats=tuple(nats.tolist()), **amount))
+        needles = [
+            NeedleScore(
+                length=length,
+                questions=20,
+                exact=score_interval(np.zeros(20)),
+                loss=mean_interval(4 + slope * k + 0.1 * random.standard_normal(20)),
+                first=score_interval(random.integers(0, 2, 20)),
+                rank=mean_interval(random.integers(1, 11, 20)),
+                chance=0.1,
+                question_exact={},
+                question_loss={},
+            )
+            for k, length in enumerate((128, 256, 512, 1024))
+        ]
+        curve = LongContext(model="f" * 32, name=name, needles=tuple(needles), positions=tuple(stretches))
+        found[name] = curve.as_record() | {"documents": [stretch.document_nats for stretch in stretches]}
+    return found
+
+
+def _long_context(path: Path, steps: int, seed: int) -> None:
+    report = {"analysis": "long_context", "trained": 256, "longest": 1024, "labels": list(SLOPES)}
+    (path / "report.json").write_text(json.dumps(report | {"points": long_context_points(seed)}))
+
+
+def _behaviour(path: Path, steps: int, seed: int) -> None:
+    from prism_nemo.analysis.behaviour import Behaviour, BehaviourReport, Interval
+    from prism_nemo.analysis.behaviour_output import behaviour_output
+    from prism_nemo.analysis.output import write
+
+    def near(value: float) -> Interval:
+        return Interval(value=value, low=0.9 * value, high=1.1 * value)
+
+    rows = [
+        Behaviour(
+            store="s",
+            model="f" * 32,
+            name=name,
+            benchmark=domain,
+            protocol="p",
+            questions=64,
+            samples=512,
+            pass_rate=near(RIGHT[name][k]),
+            median_length=near(30),
+            mean_length=near(33),
+            truncated=0.01,
+            nll=near(0.4),
+            nll_correct=near(0.2),
+            nll_incorrect=near(0.6),
+            nll_unknown=0,
+        )
+        for name in ("base", "mt", "rl")
+        for k, domain in enumerate(DOMAINS)
+    ]
+    write(path, behaviour_output(BehaviourReport(rows=rows)))
+
+
+def _trajectory(path: Path, steps: int, seed: int) -> None:
+    from prism_nemo.analysis.output import write
+    from prism_nemo.analysis.trajectory import Front, Step, TrajectoryReport
+    from prism_nemo.analysis.trajectory_output import trajectory_output
+
+    marks = (10, 20, 40)
+    scopes = (("total", ""), ("group", "attention"), ("group", "mlp"), ("group", "norm"))
+    rows = [
+        Step(
+            step=step,
+            scope=scope,
+            name=name,
+            l2=1e-3 * step**0.5,
+            changed=0.5,
+            changed_1pct=1e-3 * step,
+            kept=None if step == 10 else 0.9,
+            overlap=None if step == 10 else 0.8,
+            l2_before=1e-3,
+        )
+        for step in marks
+        for scope, name in scopes
+    ]
+    fronts = [Front(scope=scope, name=name, step=25.6, checkpoint=40) for scope, name in scopes]
+    write(path, trajectory_output(TrajectoryReport(start="mt", steps=marks, rows=rows, fronts=fronts)))
+
+
+def _landscape(path: Path, steps: int, seed: int) -> None:
+    from prism_nemo.analysis.landscape import LandscapeReport, PassRate, Point
+    from prism_nemo.analysis.landscape_output import landscape_output
+    from prism_nemo.analysis.output import write
+
+    def point(kind: str, x: float, y: float, weights: tuple[float, float, float]) -> Point:
+        value = 0.1 + 0.2 * x / (1 + y)
+        rate = PassRate(
+            value=value, low=value - 0.05, high=value + 0.05, questions=20, samples=80, median_tokens=20 + x
+        )
+        return Point(kind=kind, x=x, y=y, weights=weights, rate=rate)
+
+    way = [point("path", k / 2, 0.0, (max(0, 1 - k / 2), min(k / 2, 2 - k / 2), max(0, k / 2 - 1))) for k in range(5)]
+    plane = [point("grid", x, y, (y, 1 - x - y, x)) for x in (0, 0.5, 1) for y in (0, 0.5, 1)]
+    write(path, landscape_output(LandscapeReport(paths=("base", "mt", "rl"), points=[*way, *plane])))
+
+
 FILES: dict[str, Callable[[Path, int, int], None]] = {
     "base_blend": _blend,
     "blend": _blend,
@@ -276,6 +399,12 @@ FILES: dict[str, Callable[[Path, int, int], None]] = {
     "evaluate": _evaluated,
     "analysis_weights": _weights,
     "analysis_cka": _representations,
+    "long_context": _trained,
+    "long_context_attention": _trained,
+    "analysis_long_context": _long_context,
+    "analysis_behaviour": _behaviour,
+    "analysis_trajectory": _trajectory,
+    "analysis_landscape": _landscape,
 }
 
 

@@ -42,9 +42,11 @@ def test_what_was_not_measured_is_said(run: Run) -> None:
 
 
 def test_the_report_holds_one_per_trained_checkpoint(report: Path) -> None:
-    assert sorted(path.name for path in (report / "cards").iterdir()) == ["mt.md", "rl.md", "rl_base.md"]
+    assert sorted(path.name for path in (report / "cards").iterdir()) == [
+        f"{name}.md" for name in ("long_context_attention_hf", "long_context_hf", "merge", "mt", "rl", "rl_base")
+    ]
 
 
 def test_an_unfinished_stage_gets_none(run: Run) -> None:
     with pytest.raises(InputError, match="is not finished"):
-        model_card(run, "merge")
+        model_card(run, "long_context_other")

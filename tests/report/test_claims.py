@@ -4,11 +4,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from prism_nemo.report.blocks import Table
 from prism_nemo.report.claims import Claim, claims
-from prism_nemo.report.differences import score_difference
-from prism_nemo.report.paper import paper_value, results
+from prism_nemo.report.differences import context_difference, score_difference
+from prism_nemo.report.long_context import long_context
+from prism_nemo.report.paper import beside_paper, paper_ruler, paper_scores
 from prism_nemo.report.run import Run, read_run
 
 
@@ -90,10 +93,77 @@ def test_nothing_measured_is_said_of_every_claim(run: Run) -> None:
     assert {claim.verdict for claim in claims(empty)} == {"not measured"}
 
 
+COSTS, BACK = "Mid-training at the short length costs", "Merge and long-context training give it back"
+
+
+def with_context(run: Run, points: dict[str, Any], **more: Any) -> Run:
+    report = {**run.analyses["long_context"], "points": points, **more}
+    return dataclasses.replace(run, analyses={**run.analyses, "long_context": report})
+
+
+def test_the_cost_of_a_short_length_is_paired_by_document(run: Run) -> None:
+    points = run.analyses["long_context"]["points"]
+    slopes = {name: np.subtract(found["documents"][-1], found["documents"][0]) for name, found in points.items()}
+    found = context_difference(run.analyses["long_context"], "base", "mt")
+    assert found is not None
+    assert found.paired
+    assert found.value == pytest.approx(np.mean(slopes["mt"] - slopes["base"]))
+    assert (verdict(run, COSTS).verdict, verdict(run, BACK).verdict) == ("shows", "shows")
+    back = np.mean(slopes["mt"] - slopes["long_context"]) / found.value
+    assert f"{100 * back:.0f} % of what it cost" in verdict(run, BACK).ours
+
+
+def test_swapped_points_turn_both_long_context_verdicts(run: Run) -> None:
+    points = run.analyses["long_context"]["points"]
+    planted = with_context(run, {**points, "mt": points["base"], "base": points["mt"], "long_context": points["mt"]})
+    assert (verdict(planted, COSTS).verdict, verdict(planted, BACK).verdict) == ("opposite", "opposite")
+
+
+def test_without_documents_the_long_context_interval_is_careful(run: Run) -> None:
+    points = run.analyses["long_context"]["points"]
+    bare = {name: {key: found[key] for key in found if key != "documents"} for name, found in points.items()}
+    paired, careful = (
+        context_difference({"points": each}, "base", "mt") for each in (run.analyses["long_context"]["points"], bare)
+    )
+    assert paired is not None
+    assert careful is not None
+    assert careful.value == pytest.approx(paired.value)
+    assert careful.low < paired.low < paired.high < careful.high
+    assert verdict(with_context(run, bare), COSTS).verdict == "not clear"
+
+
+def test_ruler_counts_upwards_and_stands_beside_the_papers(run: Run) -> None:
+    means = {"base": 0.59, "mt": 0.07, "merge": 0.11, "long_context": 0.42}
+    points = {
+        name: {"ruler": [{"value": 0.9, "low": 0.88, "high": 0.92}, {"value": v, "low": v - 0.02, "high": v + 0.02}]}
+        for name, v in means.items()
+    }
+    recipe = {**run.recipe, "model": {"family": "granite_3_3_8b", "base": "org/base", "pico": None}}
+    planted = dataclasses.replace(with_context(run, points, lengths=[8192, 131072]), recipe=recipe)
+    assert verdict(planted, COSTS).verdict == verdict(planted, BACK).verdict == "shows"
+    assert "67 % of what it cost" in verdict(planted, BACK).ours
+    table = next(block for block in long_context(planted, "x") if isinstance(block, Table))
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.cells}
+    assert rows["merge + LC"] == ["90.0 [88.0, 92.0]", "42.0 [40.0, 44.0]"]
+    assert rows["merge + LC, paper"] == ["89.83", "42.16"]
+    assert rows["MT, paper"] == ["89.02", "6.46"]
+
+
 def test_the_papers_scores_are_those_of_its_tables() -> None:
-    assert len(results()) == 7 * 6 * 2 + 3 * 6
-    assert paper_value("granite_3_3_8b", "base", "math500") == 26.09
-    assert paper_value("granite_3_3_8b", "mt", "gpqa_diamond") == 29.12
-    assert paper_value("llama_3_1_8b", "rl", "livecodebench_v5") == 14.34
-    assert paper_value("nemotron_h_8b", "rl", "math500") is None
-    assert paper_value("llama_3_1_8b", "rl_base", "math500") is None
+    assert paper_scores("granite_3_3_8b", "base", "math_code_science")["math500"] == 26.09
+    assert paper_scores("granite_3_3_8b", "mt", "math_code_science")["gpqa_diamond"] == 29.12
+    assert paper_scores("granite_3_3_8b", "mt", "math_code")["gpqa_diamond"] == 19.02
+    assert paper_scores("llama_3_1_8b", "rl", "math_code_science")["livecodebench_v5"] == 14.34
+    assert paper_scores("nemotron_h_8b", "rl", "math") == {}
+    assert paper_scores("llama_3_1_8b", "rl_base", "math_code_science") == {}
+    assert paper_ruler("llama_3_1_8b", "mt", [8192]) == []
+
+
+def test_a_real_run_stands_beside_the_paper(run: Run) -> None:
+    estimate = {"avg": 0.8, "low": 0.7, "high": 0.9}
+    scores = {"arms": {"mt": {"domains": {"math500": estimate, "mine": estimate}, "mean": estimate}}}
+    model = {"family": "granite_3_3_8b", "base": "org/base", "pico": None}
+    recipe = {**run.recipe, "model": model, "data": {"mixture": "math_code_science"}}
+    blocks = beside_paper(dataclasses.replace(run, scores=scores, recipe=recipe))
+    assert isinstance(blocks[0], Table)
+    assert blocks[0].rows == [["MT", "math500", "80.00 [70.0, 90.0]", "81.11"]]
