@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from prism_nemo.models.facts import Shape
 from prism_nemo.recipe.parts import Parallel, Precision, Training
 from prism_nemo.recipe.plan.flops import forward, step
-from prism_nemo.recipe.plan.hardware import FP8_SPEEDUP, UTILISATION, Gpu
+from prism_nemo.recipe.plan.hardware import Gpu
+from prism_nemo.recipe.plan.measured import utilisation as find_utilisation
 from prism_nemo.recipe.plan.parameters import total
 from prism_nemo.recipe.precision import mixed_precision
 
@@ -22,7 +24,9 @@ class Budget:
     step_flops: int
     """Model FLOPs of a step over all ranks, without recomputation."""
     utilisation: float
-    """Model FLOPs per second over the GPU's bf16 rate; stated, not measured."""
+    """Model FLOPs per second over the GPU's bf16 rate."""
+    utilisation_from: str
+    """given, assumed, or measured (on what, in which file)."""
     step_seconds: float
     tokens_per_second_per_gpu: float
     hours: float
@@ -40,12 +44,17 @@ def budget(
     *,
     slice_hours: float,
     utilisation: float | None = None,
+    measured: Path | None = None,
 ) -> Budget:
-    """Time follows from FLOPs and a stated utilisation; recomputation and pipeline bubbles are added to it."""
+    """Time follows from FLOPs and a utilisation; recomputation and pipeline bubbles are added to it.
+
+    utilisation: given; otherwise measured (in this file, or the latest there is) or assumed.
+    """
     kind = "hybrid" if sizes.hybrid else "dense"
-    rate = utilisation or UTILISATION[kind]
-    if mixed_precision(precision, hybrid=sizes.hybrid).fp8 and utilisation is None:
-        rate *= FP8_SPEEDUP[kind]
+    fp8 = mixed_precision(precision, hybrid=sizes.hybrid).fp8
+    rate, source = utilisation or 0.0, "given"
+    if not utilisation:
+        rate, source = find_utilisation(kind, precision, gpu, fp8=fp8, file=measured)
     flops = step(sizes, training.seq_length, training.global_batch)
     done = flops + (forward(sizes, training.seq_length) * training.global_batch if parallel.recompute == "full" else 0)
     accumulated = max(1, training.global_batch // (training.micro_batch * max(1, parallel.data)))
@@ -57,6 +66,7 @@ def budget(
         steps=steps,
         step_flops=flops,
         utilisation=rate,
+        utilisation_from=source,
         step_seconds=seconds,
         tokens_per_second_per_gpu=training.seq_length * training.global_batch / seconds / parallel.world,
         hours=hours,

@@ -1,6 +1,7 @@
 """`plan(recipe)`: what a run will need, before anything runs. No torch, no network, a fraction of a second."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from prism_nemo.errors import InputError
 from prism_nemo.models.facts import Shape
@@ -47,12 +48,20 @@ class Plan:
     warnings: list[str]
 
 
-def plan(recipe: Recipe, *, gpu: str = "h100-80gb", slice_hours: float = 4.0, utilisation: float | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    *,
+    gpu: str = "h100-80gb",
+    slice_hours: float = 4.0,
+    utilisation: float | None = None,
+    measured: Path | None = None,
+) -> Plan:
     """Tokens, memory, time, disk and warnings of a recipe.
 
     gpu: a name of `hardware.GPUS`; a recipe without devices per node (a rehearsal) is planned for CPUs instead.
-    slice_hours: time limit of one job in the queue. utilisation: model FLOPs over the GPU's bf16 rate; None: the
-    assumed one. Raises InputError for an unknown GPU or model.
+    slice_hours: time limit of one job in the queue. utilisation: model FLOPs over the GPU's bf16 rate; None: from
+    `measured`, a result of benchmarks/gpu/run.py, from the latest such result, or assumed. Raises InputError for an
+    unknown GPU or model.
     """
     if gpu not in GPUS:
         raise InputError(f"no GPU '{gpu}'; known: {', '.join(GPUS)}")
@@ -61,7 +70,8 @@ def plan(recipe: Recipe, *, gpu: str = "h100-80gb", slice_hours: float = 4.0, ut
     named = [("pretrain", recipe.pretrain), ("midtrain", recipe.midtrain), ("long_context", recipe.long_context)]
     runs = [(name, training) for name, training in named if training is not None]
     trainings = [
-        _training(name, training, recipe, sizes, GPUS[gpu], slice_hours, utilisation) for name, training in runs
+        _training(name, training, recipe, sizes, GPUS[gpu], slice_hours, utilisation, measured)
+        for name, training in runs
     ]
     sources, note = source_plans(recipe)
     return Plan(
@@ -92,6 +102,7 @@ def _training(
     gpu: Gpu,
     slice_hours: float,
     utilisation: float | None,
+    measured: Path | None,
 ) -> TrainingPlan:
     parallel = recipe.parallel.of(training)
     plain = recipe.parallel.devices_per_node is None
@@ -101,6 +112,13 @@ def _training(
         parallel=parallel,
         memory=stage_memory(sizes, training, parallel, recipe.precision, plain=plain),
         budget=budget(
-            sizes, training, parallel, recipe.precision, gpu, slice_hours=slice_hours, utilisation=utilisation
+            sizes,
+            training,
+            parallel,
+            recipe.precision,
+            gpu,
+            slice_hours=slice_hours,
+            utilisation=utilisation,
+            measured=measured,
         ),
     )
