@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Sample, score, compare; retention and held-out loss.", no_args_is_help=True)
 
 STORE = typer.Option(Path("generations"), "--store", help="Folder of the generation store.")
-SUITE = typer.Option("", "--suite", help="prism, quick, or a list such as aime24:64,gpqa_diamond.")
+SUITE = typer.Option(
+    "", "--suite", help="prism, quick, a list such as aime24:64,gpqa_diamond; ruler, leaderboard_v1, _v2."
+)
 PROBLEMS = typer.Option(None, "--problems", help="JSONL of problems instead of a suite; one benchmark per domain.")
 PER_DOMAIN = typer.Option(0, "--per-domain", help="Of --problems: this many of each domain; 0: all.")
 DATA = typer.Option([], "--data", help="NAME=FILE: a benchmark's local copy (JSONL, JSON, CSV, Parquet).")
@@ -51,26 +53,40 @@ def run(
     data: list[str] = DATA,
     option: list[str] = OPTION,
     tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="vllm: GPUs of one model."),
+    base: Path | None = typer.Option(None, "--base", help="ruler, leaderboard_v1, _v2: every task against this model."),
+    limit: int | None = typer.Option(None, "--limit", help="ruler, leaderboard_v1, _v2: documents per subtask."),
     workers: int = WORKERS,
     output: str = FORMAT,
     json_output: bool = JSON,
     out: Path | None = OUT,
 ) -> None:
     """Sample what is missing, then score.  Example: prism eval run exports/mt --suite prism --backend vllm"""
-    from prism_nemo.evaluation.arguments import backend_named, changed, prompting_of, share
+    from prism_nemo.errors import InputError
+    from prism_nemo.evaluation.arguments import changed, prompting_of, share
+    from prism_nemo.evaluation.backends import open_backend
     from prism_nemo.evaluation.pipeline import evaluate
     from prism_nemo.evaluation.progress import lines
+    from prism_nemo.evaluation.retention import is_retention
     from prism_nemo.evaluation.store import GenerationStore
     from prism_nemo.evaluation.tables import score_table
 
     part = share(shard)
+    if is_retention(suite):
+        if prompting not in ("", "raw") or part != (0, 1):
+            raise InputError("tasks of the harness are asked raw and in one process; leave out --prompting and --shard")
+        served = model if backend == "openai" else ""
+        folder = model_dir if served else Path(model)
+        if folder is None:
+            raise InputError("the harness's tasks need the served checkpoint's folder; give --model-dir")
+        _retention(suite, store, folder, base, backend, url, served, tensor_parallel, limit, output, json_output, out)
+        return
     benchmarks = [
         changed(benchmark, temperature, top_p, max_new_tokens, tuple(stop))
         for benchmark in _benchmarks(suite, problems, per_domain, data, option)
     ]
     asking = prompting_of(prompting or ("chat" if suite else "raw"), template, system)
     with GenerationStore(store) as opened:
-        sampler = backend_named(backend, model, asking, opened, url, model_dir, tensor_parallel)
+        sampler = open_backend(backend, model, asking, opened, url, model_dir, tensor_parallel)
         scores = evaluate(
             sampler,
             benchmarks,
@@ -170,25 +186,55 @@ def retention(
     model: Path = typer.Argument(help="Hugging Face folder."),
     base: Path | None = typer.Option(None, "--base", help="What it was before: every task against it."),
     tasks: str = typer.Option("lb_v1,lb_v2", "--tasks", help="lb_v1, lb_v2, ruler, or tasks: hellaswag,ruler_32k."),
-    store: Path = typer.Option(Path("retention"), "--store", help="Folder of finished tasks and cached answers."),
-    backend: str = typer.Option("hf", "--backend", help="hf or vllm, the harness's own."),
-    batch_size: str = typer.Option("auto", "--batch-size"),
+    store: Path = STORE,
+    backend: str = typer.Option("hf", "--backend", help="hf, vllm or openai."),
+    url: str = typer.Option("", "--url", help="openai: the server's address up to /v1."),
+    served: str = typer.Option("", "--served", help="openai: the model's name there."),
+    tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="vllm: GPUs of one model."),
     limit: int | None = typer.Option(None, "--limit", help="Documents per subtask, for a quick look."),
     output: str = FORMAT,
     json_output: bool = JSON,
     out: Path | None = OUT,
 ) -> None:
     """Leaderboard V1, V2, RULER; real losses flagged.  Example: prism eval retention exports/mt --base exports/base"""
+    _retention(tasks, store, model, base, backend, url, served, tensor_parallel, limit, output, json_output, out)
+
+
+def _retention(
+    tasks: str,
+    store: Path,
+    model: Path,
+    base: Path | None,
+    backend: str,
+    url: str,
+    served: str,
+    tensor_parallel: int,
+    limit: int | None,
+    output: str,
+    json_output: bool,
+    out: Path | None,
+) -> None:
+    from prism_nemo.evaluation.progress import lines
     from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
     from prism_nemo.evaluation.tables import retention_table
 
     chosen = tasks_of(tasks)
-    size = int(batch_size) if batch_size.isdigit() else batch_size
     runs = [
-        run_retention(one, chosen, store, batch_size=size, limit=limit, backend=backend)
-        for one in (base or model, model)
+        run_retention(
+            one,
+            chosen,
+            store,
+            backend=backend,
+            url=url,
+            served=served,
+            tensor_parallel=tensor_parallel,
+            limit=limit,
+            progress=lines(_note),
+        )
+        for one in ([base] if base else []) + [model]
     ]
-    _show(retention_table(retained(*runs), alone=base is None), "json" if json_output else output, out)
+    table = retention_table(retained(runs[0], runs[-1]), alone=base is None)
+    _show(table, "json" if json_output else output, out)
 
 
 @app.command("held-out")

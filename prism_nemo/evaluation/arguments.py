@@ -14,13 +14,10 @@ from prism_nemo.evaluation.compare import choose_steps, compare
 from prism_nemo.evaluation.paper import Printed, paper_scores
 from prism_nemo.evaluation.pipeline import find_model, score_store
 from prism_nemo.evaluation.protocol import Prompting
-from prism_nemo.evaluation.sampling import Backend
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.store import GenerationStore
 from prism_nemo.evaluation.suites import load_suite
 from prism_nemo.evaluation.tables import FORMATS, Table, comparison_table, paper_table, steps_table
-
-BACKENDS = ("hf", "vllm", "openai")
 
 
 def benchmarks_of(
@@ -63,38 +60,6 @@ def prompting_of(mode: str, template: Path | None, system: str | None) -> Prompt
         raise InputError(f"{template} does not exist; --template names a Jinja file")
     text = template.read_text(encoding="utf-8") if template is not None else None
     return Prompting(mode=mode, template=text, system=system)  # type: ignore[arg-type]  # it checks the mode itself
-
-
-def backend_named(
-    name: str,
-    model: str,
-    prompting: Prompting,
-    store: GenerationStore,
-    url: str,
-    model_dir: Path | None,
-    tensor_parallel: int,
-) -> Backend:
-    """The backend of --backend."""
-    from prism_nemo.evaluation.identity import model_facts
-
-    if name not in BACKENDS:
-        raise InputError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
-    if bool(url) != (name == "openai"):
-        raise InputError("--url belongs to --backend openai, which needs it (http://HOST:PORT/v1)")
-    known = store.described("models")
-    if name == "openai":
-        from prism_nemo.evaluation.backends.openai import OpenAiBackend
-
-        facts = model_facts(model_dir, known) if model_dir else None
-        return OpenAiBackend(url, model, prompting, model_dir=model_dir, facts=facts)
-    facts = model_facts(Path(model), known)
-    if name == "vllm":
-        from prism_nemo.evaluation.backends.vllm import VllmBackend
-
-        return VllmBackend(model, prompting, tensor_parallel=tensor_parallel, facts=facts)
-    from prism_nemo.evaluation.backends.hf import HfBackend
-
-    return HfBackend(model, prompting, facts=facts)
 
 
 def share(word: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import torch
 
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation.backends.hf import HfBackend
-from prism_nemo.evaluation.backends.reading import Reader
+from prism_nemo.evaluation.backends.reading import BATCH_TOKENS
 from prism_nemo.evaluation.held_out import ratio_interval, read_tokens
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.needle import Question
@@ -28,8 +28,6 @@ from prism_nemo.evaluation.store import GenerationStore
 TASK = "needle@1"
 EDGES = (0, 256, 512, 1024)
 """Tokens: limits of the stretches whose loss is told apart."""
-BATCH_TOKENS = 16_384
-"""Prompt tokens read in one pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,25 +175,16 @@ def _surprise(backend: HfBackend, questions: Sequence[Question]) -> tuple[list[n
     flat = [ending for texts in endings for ending in texts]
     width = max(map(len, flat))
     ids = torch.tensor([[*ending, *[0] * (width - len(ending))] for ending in flat], device=logits.device)
-    chances = [torch.log_softmax(logits, dim=-1)[owner, None]]
+    chances = [torch.log_softmax(logits, dim=-1)[owner]]
     if width > 1:
         cache.reorder_cache(owner)
         mask = torch.cat([mask[owner], mask.new_ones(len(flat), width - 1)], dim=1)
-        chances += _read_on(backend.reader, ids[:, :-1], mask, cache)
+        chances.append(torch.log_softmax(backend.reader.read_on(ids[:, :-1], mask, cache), dim=-1))
     chosen = torch.cat(chances, dim=1).gather(2, ids[..., None])[..., 0].double().cpu().numpy()
     counts = np.array([len(ending) for ending in flat])
     surprise = -np.where(np.arange(width) < counts[:, None], chosen, 0.0).sum(axis=1)
     cuts = np.cumsum([len(texts) for texts in endings])[:-1]
     return np.split(surprise, cuts), np.split(counts, cuts)
-
-
-def _read_on(reader: Reader, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> list[torch.Tensor]:
-    """Log-probabilities after each token, (rows, 1, vocabulary) each; token by token, as Mamba's cached scan needs."""
-    before = mask.shape[1] - ids.shape[1]
-    return [
-        torch.log_softmax(reader.step(ids[:, i : i + 1], mask[:, : before + i + 1], cache), dim=-1)[:, None]
-        for i in range(ids.shape[1])
-    ]
 
 
 def _ending(encode: Any, question: Question, text: str) -> list[int]:
@@ -224,15 +213,13 @@ def _score(
     )
 
 
-@torch.inference_mode()
 def _positions(backend: HfBackend, model_dir: Path, documents: Any, edges: Sequence[int]) -> tuple[PositionLoss, ...]:
     window = edges[-1]
     long = [tokens[:window] for tokens in read_tokens(model_dir, documents) if len(tokens) >= window]
     if len(long) < 2:
         raise InputError(f"{len(long)} documents have {window} tokens; the loss by position needs at least 2 of them")
-    nats = np.concatenate(
-        [_token_nats(backend.reader, long[i : i + _rows(window)]) for i in range(0, len(long), _rows(window))]
-    )
+    pairs = [(tokens[:1], tokens[1:]) for tokens in long]
+    nats = np.array([found.nats for _, found in sorted(backend.likelihoods(pairs), key=lambda entry: entry[0])])
     found = []
     for begin, end in itertools.pairwise(edges):
         inside = nats[:, max(begin - 1, 0) : end - 1]  # the first token is only read
@@ -252,22 +239,6 @@ def _positions(backend: HfBackend, model_dir: Path, documents: Any, edges: Seque
 
 def _rows(window: int) -> int:
     return max(1, BATCH_TOKENS // window)
-
-
-def _token_nats(reader: Reader, rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """(rows, tokens - 1): loss of each token after the first; rows of one length."""
-    from prism_nemo.evaluation.backends.hf_model import new_cache
-
-    ids = torch.tensor([list(row) for row in rows], device=reader.device)
-    first, together = reader.scan.prepare(ids.shape[1])
-    parts = []
-    for part in ids.split(min(together, len(ids))):
-        cache, mask = new_cache(reader.model.config), torch.ones_like(part)
-        chances = torch.log_softmax(reader.step(part[:, :first], mask[:, :first], cache, keep=0), dim=-1)
-        on = _read_on(reader, part[:, first:], mask, cache) if first < part.shape[1] else []
-        chances = torch.cat([chances, *on], dim=1)[:, :-1]
-        parts.append(-chances.gather(2, part[:, 1:, None])[..., 0].double().cpu().numpy())
-    return np.concatenate(parts)
 
 
 def _record(entry: Any) -> dict[str, Any]:

@@ -1,21 +1,23 @@
 """What training took away: Open LLM Leaderboard V1 and V2 and RULER through lm-evaluation-harness, task by task.
 
 Averages hide losses (the paper's Granite-3.3: HellaSwag -5 behind GSM8K +18), so each task is shown against the base
-with a paired interval over its documents, and flagged where the loss is real. Answers are cached by the harness in a
-SQLite file per model: a killed run goes on where it was.
+with a paired interval over its documents, and flagged where the loss is real. Answers and likelihoods are kept as they
+come (`harness`): a killed run goes on where it was.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.errors import InputError, missing_package
+from prism_nemo.errors import InputError
 from prism_nemo.evaluation.averages import combine
-from prism_nemo.evaluation.identity import model_facts
+from prism_nemo.evaluation.identity import model_facts, model_files
+from prism_nemo.evaluation.protocol import Prompting
 from prism_nemo.evaluation.statistics import Estimate
+from prism_nemo.evaluation.store import GenerationStore
 
 RULER_LENGTHS = (8192, 16384, 32768, 65536, 131072)
 
@@ -69,6 +71,7 @@ def ruler(length: int) -> Task:
     )
 
 
+ALIASES = {"leaderboard_v1": "lb_v1", "leaderboard_v2": "lb_v2"}
 SUITES: dict[str, tuple[Task, ...]] = {
     "lb_v1": LB_V1,
     "lb_v2": LB_V2,
@@ -87,6 +90,8 @@ class TaskScores:
     """Subtask -> document (its number and the hash of its text) -> score, normalised where the task is."""
     by_part: bool
     harness_version: str
+    cut: int = 0
+    """Prompts that were longer than the model's context and lost their beginning."""
 
     def weights(self) -> dict[str, float]:
         """Share of each subtask in the score."""
@@ -118,7 +123,7 @@ def tasks_of(text: str) -> list[Task]:
     """Tasks of a list such as `lb_v1,ruler_8k,hellaswag`. Raises InputError for an unknown word."""
     known = {task.name: (task,) for tasks in SUITES.values() for task in tasks} | SUITES
     found: dict[str, Task] = {}
-    for word in filter(None, (part.strip() for part in text.split(","))):
+    for word in _words(text):
         if word not in known:
             raise InputError(f"unknown retention task {word!r}; known: {', '.join(known)}")
         found |= {task.name: task for task in known[word]}
@@ -127,47 +132,56 @@ def tasks_of(text: str) -> list[Task]:
     return list(found.values())
 
 
+def _words(text: str) -> list[str]:
+    return [ALIASES.get(word, word) for word in (part.strip() for part in text.split(",")) if word]
+
+
+def is_retention(text: str) -> bool:
+    """Whether a suite's first word is the harness's and not a reasoning benchmark."""
+    words = _words(text)
+    return bool(words) and words[0] in {*SUITES, *(task.name for tasks in SUITES.values() for task in tasks)}
+
+
 def run_retention(
     model_dir: Path,
     tasks: Sequence[Task],
     folder: Path,
     *,
-    batch_size: int | str = "auto",
-    device: str | None = None,
+    backend: str = "hf",
+    url: str = "",
+    served: str = "",
+    tensor_parallel: int = 1,
     limit: int | None = None,
     task_folder: Path | None = None,
-    backend: str = "hf",
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[TaskScores]:
-    """Scores of a Hugging Face directory; finished tasks in `folder` are read, not run again.
+    """Scores of a Hugging Face directory; finished tasks in FOLDER/retention are read, not run again.
 
-    `limit`: documents per subtask, for a quick look (kept apart). `task_folder`: task files in place of the harness's.
-    `backend`: "hf" or "vllm", the harness's own. Raises InputError for a bad model directory or an unknown task.
+    `folder` is a generation store, where the answers go. `backend`: hf, vllm or openai (`url`, and `served`, the name
+    there); it is opened only when something has to be run, and asks raw. `limit`: documents per subtask, for a quick
+    look (kept apart). `task_folder`: task files in place of the harness's. Raises InputError for a bad model
+    directory, an unknown task, or too few positions.
     """
-    try:
-        import lm_eval
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise missing_package("lm_eval", "retention", "pip install 'lm-eval>=0.4.13'") from None
-    mark = model_facts(model_dir)["fingerprint"]
+    model_files(model_dir)
     _no_remote_code(model_dir)
-    home = folder / mark
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "model.json").write_text(json.dumps({"path": str(model_dir.resolve()), "fingerprint": mark}))
-    scores: list[TaskScores] = []
-    manager: Any = None  # reading the harness's 14,000 task files takes seconds
-    for task in tasks:
-        place = home / (f"{task.name}.limit_{limit}.json" if limit else f"{task.name}.json")
-        if not place.is_file():
-            metadata = {**task.metadata, "pretrained": str(model_dir)}
-            if manager is None or manager.metadata != metadata:
-                own = str(task_folder) if task_folder else None
-                manager = TaskManager(include_path=own, include_defaults=own is None, metadata=metadata)
-            if task.harness not in manager.all_tasks:
-                raise InputError(f"lm-eval {lm_eval.__version__} has no task {task.harness!r}")
-            found = _run(model_dir, task, manager, home, batch_size, device, limit, backend)
-            _write(place, _scores(task, mark, found["samples"], lm_eval.__version__))
-        scores.append(read_scores(place))
-    return scores
+    with GenerationStore(folder) as store:
+        facts = model_facts(model_dir, store.described("models"))
+        home = folder / "retention" / facts["fingerprint"]
+        home.mkdir(parents=True, exist_ok=True)
+        about = {"path": str(model_dir.resolve()), "fingerprint": facts["fingerprint"]}
+        (home / "model.json").write_text(json.dumps(about))
+        places = [home / (f"{task.name}.limit_{limit}.json" if limit else f"{task.name}.json") for task in tasks]
+        if not all(place.is_file() for place in places):
+            from prism_nemo.evaluation.backends import open_backend
+            from prism_nemo.evaluation.harness import Harness
+
+            asking = Prompting()
+            model = open_backend(backend, served or str(model_dir), asking, store, url, model_dir, tensor_parallel)
+            harness = Harness(model, model_dir, store, home, task_folder=task_folder, progress=progress)
+            for task, place in zip(tasks, places, strict=True):
+                if not place.is_file():
+                    _write(place, _scores(task, facts["fingerprint"], *harness.run(task, limit)))
+    return [read_scores(place) for place in places]
 
 
 def _no_remote_code(model_dir: Path) -> None:
@@ -178,46 +192,9 @@ def _no_remote_code(model_dir: Path) -> None:
             raise InputError(f"{path} names code of its own (auto_map); retention runs transformers' own classes only")
 
 
-def _run(
-    model_dir: Path,
-    task: Task,
-    manager: Any,
-    home: Path,
-    batch_size: int | str,
-    device: str | None,
-    limit: int | None,
-    backend: str,
-) -> Mapping[str, Any]:
-    import lm_eval
-    import torch
-
-    model_args: dict[str, Any] = {"pretrained": str(model_dir), "trust_remote_code": False}
-    lengths = task.metadata.get("max_seq_lengths")
-    if lengths:
-        model_args["max_length" if backend == "hf" else "max_model_len"] = max(lengths)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if backend == "hf" and where == "cpu":
-        model_args["dtype"] = "float32"
-    found = lm_eval.simple_evaluate(
-        model=backend,
-        model_args=model_args,
-        tasks=[task.harness],
-        num_fewshot=task.fewshot,
-        batch_size=1 if batch_size == "auto" and where == "cpu" else batch_size,
-        device=where,
-        use_cache=str(home / "answers"),
-        limit=limit,
-        log_samples=True,
-        bootstrap_iters=0,
-        task_manager=manager,
-        metadata=dict(task.metadata),
-    )
-    if found is None:  # other ranks of a parallel run
-        raise InputError("retention runs in one process")
-    return found
-
-
-def _scores(task: Task, mark: str, samples: Mapping[str, Sequence[Mapping[str, Any]]], version: str) -> TaskScores:
+def _scores(
+    task: Task, mark: str, samples: Mapping[str, Sequence[Mapping[str, Any]]], version: str, cut: int = 0
+) -> TaskScores:
     documents: dict[str, dict[str, float]] = {}
     for part, rows in samples.items():
         chosen = [row for row in rows if row.get("filter", "none") == task.filter and row[task.metric] >= 0]
@@ -229,7 +206,9 @@ def _scores(task: Task, mark: str, samples: Mapping[str, Sequence[Mapping[str, A
             documents[part] = found
     if not documents:
         raise InputError(f"{task.harness} gave no {task.metric} ({task.filter}); was it renamed in lm-eval {version}?")
-    return TaskScores(name=task.name, model=mark, documents=documents, by_part=task.by_part, harness_version=version)
+    return TaskScores(
+        name=task.name, model=mark, documents=documents, by_part=task.by_part, harness_version=version, cut=cut
+    )
 
 
 def _write(place: Path, scores: TaskScores) -> None:

@@ -22,6 +22,20 @@ class Request:
     """The user's message; the backend renders it."""
 
 
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a context (at least one) and of its continuation (at least one)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """How likely a continuation is after its context."""
+
+    nats: tuple[float, ...]
+    """Negative log-probability of each of its tokens."""
+    greedy: bool
+    """Each of its tokens is the likeliest one at its place."""
+
+
 class Backend(Protocol):
     """What samples: Hugging Face here, vLLM here, or a server."""
 
@@ -40,6 +54,9 @@ class Backend(Protocol):
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
         """Sample a piece; yields samples as soon as they are finished."""
+
+    def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
+        """(place in `pairs`, likelihood), as soon as each is known."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body):
         tokenizer, model = self.server.tokenizer, self.server.model
+        if body.get("echo"):
+            return self.echo(body["prompt"])
         chat = "messages" in body
         text = (
             tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, tokenize=False)
@@ -105,3 +107,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             choice |= {"text": completion, "logprobs": {"token_logprobs": logprobs}}
         return {"choices": [choice], "usage": {"completion_tokens": len(new)}}
+
+    def echo(self, ids):
+        """The log-probabilities of prompt and one new token, as vLLM answers `echo` with `logprobs`."""
+        with torch.no_grad(), self.server.lock:
+            chances = torch.log_softmax(self.server.model(torch.tensor([ids])).logits[0], -1)
+        new = int(chances[-1].argmax())
+        best = [None, *chances.max(-1).values.tolist()]
+        own = [None, *(float(chances[i, token]) for i, token in enumerate([*ids[1:], new]))]
+        words = [f"token_id:{token}" for token in [*ids, new]]
+        top = [None, *({"best": value} for value in best[1:])]
+        return {"choices": [{"logprobs": {"tokens": words, "token_logprobs": own, "top_logprobs": top}}]}

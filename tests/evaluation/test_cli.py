@@ -69,6 +69,10 @@ def test_held_out(pico, tmp_path):
         (["run", "nowhere", "--suite", "aime24", "--data", "aime25=x.jsonl"], "aime25 is given data"),
         (["run", "nowhere", "--suite", "codeforces", "--option", "codeforces=1"], "expected NAME.KEY=VALUE"),
         (["run", "nowhere", "--suite", "aime24,quick"], "aime24 named twice"),
+        (["run", "nowhere", "--suite", "leaderboard_v1"], "nowhere is no directory"),
+        (["run", "nowhere", "--suite", "ruler,aime24"], "unknown retention task 'aime24'"),
+        (["run", "nowhere", "--suite", "ruler", "--prompting", "chat"], "are asked raw"),
+        (["run", "name", "--suite", "ruler", "--backend", "openai"], "give --model-dir"),
     ],
 )
 def test_wrong_words_are_refused_first(problems, tmp_path, monkeypatch, words, message):

@@ -12,11 +12,13 @@ from prism_nemo.evaluation.backends.openai import OpenAiBackend
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sampling import generate
 from prism_nemo.evaluation.store import GenerationStore
+from prism_nemo.models.facts import CONFIGS
 
 _spec = importlib.util.spec_from_file_location("openai_server", Path(__file__).with_name("server.py"))
 _module = sys.modules["openai_server"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
+BASES = sorted(path.stem for path in CONFIGS.glob("*.json"))
 GREEDY = Sampling(temperature=0, max_new_tokens=10)
 MESSAGES = {f"q{i}": f"What is {i} + 5?" for i in range(6)}
 
@@ -25,8 +27,8 @@ MESSAGES = {f"q{i}": f"What is {i} + 5?" for i in range(6)}
 def serve(pico):
     servers = []
 
-    def start(**faults):
-        servers.append(_module.Server(pico("granite_4_0_h_micro"), **faults))
+    def start(base="granite_4_0_h_micro", **faults):
+        servers.append(_module.Server(pico(base), **faults))
         return servers[-1]
 
     yield start
@@ -41,11 +43,15 @@ def ask(backend, folder, k=1, **changes):
         return done, {(s.question, s.index): s for s in store.samples()}
 
 
-@pytest.mark.parametrize("prompting", [Prompting(), Prompting(mode="chat")], ids=["raw", "chat"])
-def test_the_same_greedy_answers_as_hf(pico, serve, tmp_path, prompting):
-    server = serve()
-    _, local = ask(HfBackend(pico("granite_4_0_h_micro"), prompting), tmp_path / "hf")
-    backend = OpenAiBackend(server.url, "pico", prompting, model_dir=pico("granite_4_0_h_micro"), concurrency=4)
+@pytest.mark.parametrize(
+    ("base", "prompting"),
+    [*((base, Prompting()) for base in BASES), ("granite_4_0_h_micro", Prompting(mode="chat"))],
+    ids=[*BASES, "chat"],
+)
+def test_the_same_greedy_answers_as_hf(pico, serve, tmp_path, base, prompting):
+    server = serve(base)
+    _, local = ask(HfBackend(pico(base), prompting), tmp_path / "hf")
+    backend = OpenAiBackend(server.url, "pico", prompting, model_dir=pico(base), concurrency=4)
     done, served = ask(backend, tmp_path / "served")
     assert done.sampled == 6
     assert {key: s.digest for key, s in served.items()} == {key: s.digest for key, s in local.items()}
@@ -100,3 +106,21 @@ def test_what_cannot_work_is_refused_first(serve, tmp_path):
         OpenAiBackend("http://127.0.0.1:9/v1", "pico").check([], GREEDY)
     with pytest.raises(InputError, match="refuses the key"):
         ask(OpenAiBackend(server.url, "pico"), tmp_path / "s")
+
+
+def test_likelihoods_are_those_of_the_model(pico, serve):
+    """The backends that score a prompt themselves give the same numbers; vLLM's answers are read as documented."""
+    from types import SimpleNamespace
+
+    from prism_nemo.evaluation.backends.vllm import _likelihood
+
+    pairs = [([5, 6, 7], [8, 9]), ([40], [41, 42, 43])]
+    backend = OpenAiBackend(serve().url, "pico", model_dir=pico("granite_4_0_h_micro"))
+    local = dict(HfBackend(pico("granite_4_0_h_micro")).likelihoods(pairs))
+    for place, found in backend.likelihoods(pairs):
+        assert found.nats == pytest.approx(local[place].nats, rel=1e-4)
+        assert found.greedy == local[place].greedy
+    entries = [None, *({9: SimpleNamespace(logprob=-i, rank=i), 1: SimpleNamespace(logprob=0, rank=1)} for i in (1, 2))]
+    found = _likelihood([9, 9], entries)
+    assert (found.nats, found.greedy) == ((1, 2), False)
+    assert _likelihood([9], entries[:2]).greedy

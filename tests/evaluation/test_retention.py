@@ -1,4 +1,4 @@
-"""Retention through lm-evaluation-harness itself, on tiny local tasks; nothing is downloaded."""
+"""Tasks of the leaderboards and RULER: which they are, how they are compared, what is refused."""
 
 import json
 
@@ -9,51 +9,6 @@ from prism_nemo.errors import InputError
 from prism_nemo.evaluation import retention as r
 from prism_nemo.evaluation.paper import records
 from prism_nemo.evaluation.tables import FORMATS, retention_table
-
-CHOICE = """
-task: tiny_choice
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{q}}}}"
-doc_to_choice: ["yes", "no", "maybe"]
-doc_to_target: "{{{{a}}}}"
-metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
-"""
-CHOICE_TASK = r.Task(name="tiny", harness="tiny_choice", metric="acc", fewshot=0)
-
-
-@pytest.fixture
-def harness(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "tasks"
-    folder.mkdir()
-    rows = [{"q": f"Is {i} even?", "a": i % 2} for i in range(6)]
-    (folder / "tiny.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "tiny_choice.yaml").write_text(CHOICE.format(data=folder / "tiny.jsonl"))
-    return folder
-
-
-@pytest.mark.slow
-def test_the_harness_runs_once_and_pairs_documents(pico, harness, tmp_path, monkeypatch):
-    import lm_eval
-
-    models = [pico("llama_3_1_8b"), pico("granite_3_3_8b")]
-    runs = [r.run_retention(model, [CHOICE_TASK], tmp_path / "out", task_folder=harness) for model in models]
-    assert [len(scores.documents["tiny_choice"]) for (scores,) in runs] == [6, 6]
-    (row,) = r.retained(*runs)
-    changes = [
-        runs[1][0].documents["tiny_choice"][document] - value
-        for document, value in runs[0][0].documents["tiny_choice"].items()
-    ]
-    assert row.difference.value == pytest.approx(np.mean(changes))
-    assert row.tuned.value - row.base.value == pytest.approx(row.difference.value)
-    monkeypatch.setattr(lm_eval, "simple_evaluate", lambda **_: pytest.fail("ran again"))
-    assert r.run_retention(models[0], [CHOICE_TASK], tmp_path / "out", task_folder=harness) == runs[0]
-    with pytest.raises(InputError, match="no task 'tiny_other'"):
-        other = r.Task(name="other", harness="tiny_other", metric="acc")
-        r.run_retention(models[0], [other], tmp_path / "out", task_folder=harness)
 
 
 def scores(name, values, part="p", **changes):
@@ -106,6 +61,10 @@ def test_suites_name_the_papers_tasks_and_the_harness_has_them():
     known = set(TaskManager(metadata={}).all_tasks)
     assert {task.harness for task in tasks} <= known
     assert r.tasks_of("ruler_32k,lb_v1")[0].name == "ruler_32k"
+    assert r.tasks_of("leaderboard_v2,ruler_8k")[:6] == list(r.LB_V2)
+    assert r.is_retention("ruler")
+    assert r.is_retention("leaderboard_v1")
+    assert not r.is_retention("aime24:64")
     assert r.ruler(8192).metadata == {"max_seq_lengths": [8192]}
     with pytest.raises(InputError, match="unknown retention task"):
         r.tasks_of("mmlu2")
@@ -118,4 +77,4 @@ def test_a_models_own_code_is_refused(pico, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"auto_map": {"AutoTokenizer": "x.Y"}}))
     with pytest.raises(InputError, match="auto_map"):
-        r.run_retention(folder, [CHOICE_TASK], tmp_path / "out")
+        r.run_retention(folder, r.tasks_of("arc"), tmp_path / "out")

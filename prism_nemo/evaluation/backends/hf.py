@@ -18,7 +18,7 @@ from prism_nemo.evaluation.backends.rendering import ModelTokenizer
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
-from prism_nemo.evaluation.sampling import Request
+from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
 
 class HfBackend:
@@ -91,6 +91,7 @@ class HfBackend:
         rows = [_Row() for _ in prompts]
         draws = torch.from_numpy(np.stack(streams)).to(self.device)
         logits, cache, mask = self.reader.read(prompts)
+        logits = logits[:, -1]
         active = torch.arange(len(prompts), device=self.device)
         for step in range(sampling.max_new_tokens):
             tokens, nll = _draw(logits, draws[active, min(step, draws.shape[1] - 1)], sampling)
@@ -102,7 +103,7 @@ class HfBackend:
                 active, tokens, mask = active[keep], tokens[keep], mask[keep]
                 cache.reorder_cache(keep)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self.reader.step(tokens[:, None], mask, cache)
+            logits = self.reader.step(tokens[:, None], mask, cache)[:, -1]
         return rows
 
     def _note(
@@ -116,6 +117,9 @@ class HfBackend:
             row.stopped = self.tokenizer.ends(row.tokens, sampling.stop)
             going.append(not row.stopped)
         return going
+
+    def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
+        return self.reader.likelihoods(pairs)
 
 
 class _Row:

@@ -9,8 +9,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from prism_nemo.evaluation.backends.rendering import ModelTokenizer
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
-from prism_nemo.evaluation.sampling import Request
+from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
 PIECE = 4096
 """Requests between two looks at what other processes have finished."""
@@ -104,22 +104,54 @@ class OpenAiBackend:
                     self._stop.set()
                     pool.shutdown(wait=False, cancel_futures=True)
 
+    def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
+        """Through `echo`: the server scores the prompt's token ids. Raises PrismError when it cannot be had."""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            waiting = {pool.submit(self._likelihood, pair): place for place, pair in enumerate(pairs)}
+            try:
+                for future in as_completed(waiting):
+                    yield waiting[future], future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _likelihood(self, pair: Pair) -> Likelihood:
+        body = {"model": self.model, "prompt": [*pair[0], *pair[1]], "max_tokens": 1, "temperature": 0}
+        found, reason = self._post(
+            "completions",
+            body | {"logprobs": 1, "echo": True},
+            lambda answer, _: _echoed(answer["choices"][0]["logprobs"], len(pair[0]), len(pair[1])),
+        )
+        if found is None:
+            raise PrismError(f"{self._client.base_url} scores no prompt ({reason:.200}); what is done is kept")
+        return found
+
     def _one(self, request: Request, sampling: Sampling) -> Sample | None:
         """A sample, or None with the reason in `failures`. Raises PrismError for what no further request can cure."""
         path, body = self._body(request, sampling)
+        sample, reason = self._post(path, body, lambda answer, seconds: self._sample(request, answer, seconds))
+        if sample is None and reason:
+            self.failures[f"{request.key.question}/{request.key.index}"] = reason
+        return sample
+
+    def _post[Answer](
+        self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any], float], Answer]
+    ) -> tuple[Answer | None, str]:
+        """(what `read` makes of the answer and the seconds it took, ""), or (None, why not), after several tries."""
         started = time.monotonic()
         reason = ""
         for attempt in range(self._attempts):
             if self._stop.is_set():
-                return None
+                return None, ""
             try:
                 answer = self._client.post(path, json=body)
                 if answer.status_code in FINAL:
                     raise InputError(f"{self._client.base_url} {FINAL[answer.status_code]} ({answer.status_code})")
                 if answer.status_code == 200:
-                    sample = self._sample(request, answer.json(), time.monotonic() - started)
+                    found = read(answer.json(), time.monotonic() - started)
                     self._given_up = 0
-                    return sample
+                    return found, ""
                 reason = f"{answer.status_code} {answer.text:.200}"
                 if 400 <= answer.status_code < 500 and answer.status_code not in (408, 409, 425, 429):
                     break
@@ -129,8 +161,7 @@ class OpenAiBackend:
             self._stop.wait(max(pause, min(60.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)))
         else:
             self._note_given_up(reason)
-        self.failures[f"{request.key.question}/{request.key.index}"] = " ".join(reason.split())
-        return None
+        return None, " ".join(reason.split())
 
     def _note_given_up(self, reason: str) -> None:
         self._given_up += 1
@@ -191,6 +222,17 @@ def _logprobs(choice: dict[str, Any]) -> list[float]:
     if found.get("content"):
         return [float(entry["logprob"]) for entry in found["content"]]
     return [float(value) for value in found.get("token_logprobs") or () if value is not None]
+
+
+def _echoed(logprobs: dict[str, Any], context: int, continuation: int) -> Likelihood:
+    """Of an echoed prompt's log-probabilities those of the continuation; one new token follows them."""
+    tokens = logprobs["tokens"][context : context + continuation]
+    chosen = [float(value) for value in logprobs["token_logprobs"][context : context + continuation]]
+    best = [max(place.values()) for place in logprobs["top_logprobs"][context : context + continuation]]
+    if len(tokens) != continuation:
+        raise ValueError(f"{len(logprobs['tokens'])} tokens echoed of {context + continuation} sent")
+    greedy = all(value >= top for value, top in zip(chosen, best, strict=True))
+    return Likelihood(nats=tuple(-value for value in chosen), greedy=greedy)
 
 
 def _retry_after(answer: httpx.Response) -> float:

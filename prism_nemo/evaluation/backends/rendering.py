@@ -23,22 +23,22 @@ class ModelTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{model_dir} has no tokenizer that transformers can load: {reason}") from error
         self.model_dir = model_dir
         self.prompting = self._resolved(prompting)
-        self.end_tokens = _end_tokens(model_dir, self._tokenizer)
+        self.end_tokens = _end_tokens(model_dir, self.tokenizer)
         self.encode = lru_cache(maxsize=100_000)(self._encode)
 
     def _resolved(self, prompting: Prompting) -> Prompting:
         if prompting.mode == "chat" and not prompting.template:
-            if not self._tokenizer.chat_template:
+            if not self.tokenizer.chat_template:
                 raise InputError(
                     f"{self.model_dir} has no chat template; ask with prompting mode template (give one) or raw (bases)"
                 )
-            prompting = replace(prompting, template=str(self._tokenizer.chat_template))
+            prompting = replace(prompting, template=str(self.tokenizer.chat_template))
         opened = self._render("probe", prompting).rstrip().endswith("<think>")
         return replace(prompting, opens_thought=opened)
 
@@ -52,22 +52,22 @@ class ModelTokenizer:
         turns = [{"role": "system", "content": prompting.system}] if prompting.system else []
         turns.append({"role": "user", "content": message})
         return str(
-            self._tokenizer.apply_chat_template(
+            self.tokenizer.apply_chat_template(
                 turns, chat_template=prompting.template, add_generation_prompt=True, tokenize=False
             )
         )
 
     def _encode(self, message: str) -> list[int]:
         # A chat template writes its own special tokens.
-        ids = self._tokenizer(self.render(message), add_special_tokens=self.prompting.mode != "chat")["input_ids"]
+        ids = self.tokenizer(self.render(message), add_special_tokens=self.prompting.mode != "chat")["input_ids"]
         if not ids:
             raise InputError(f"the prompt {message!r:.60} has no tokens; give it some text")
         return list(ids)
 
     def document(self, text: str) -> list[int]:
         """A whole text as in training: its tokens and the end-of-text token, if there is one."""
-        ids = list(self._tokenizer(text)["input_ids"])
-        end = self._tokenizer.eos_token_id
+        ids = list(self.tokenizer(text)["input_ids"])
+        end = self.tokenizer.eos_token_id
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
     def ends(self, tokens: Sequence[int], stop: tuple[str, ...]) -> bool:
@@ -76,13 +76,13 @@ class ModelTokenizer:
             return True
         if not stop:
             return False
-        tail = self._tokenizer.decode(tokens[-STOP_TAIL:], skip_special_tokens=False)
+        tail = self.tokenizer.decode(tokens[-STOP_TAIL:], skip_special_tokens=False)
         return any(text in tail for text in stop)
 
     def decode(self, tokens: Sequence[int], stop: tuple[str, ...]) -> tuple[str, bool]:
         """The completion's text without what ended it, and whether something did."""
         ended = bool(tokens) and tokens[-1] in self.end_tokens
-        text = str(self._tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False))
+        text = str(self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False))
         places = [place for place in (text.find(mark) for mark in stop) if place >= 0]
         return (text[: min(places)], True) if places else (text, ended)
 

@@ -1,7 +1,7 @@
 """Sampling with vLLM in this process, for GPUs. Finished samples come out one by one, not at the end of a batch."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from prism_nemo.evaluation.backends.rendering import ModelTokenizer
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
-from prism_nemo.evaluation.sampling import Request
+from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
 PIECE = 8192
 """Requests handed to the engine at once; it schedules them itself."""
@@ -58,6 +58,18 @@ class VllmBackend:
             now = time.monotonic() - started
             yield [self._sample(waiting[output.request_id], output.outputs[0], sampling, now) for output in finished]
 
+    def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
+        from vllm import SamplingParams
+
+        asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+        for place, (context, continuation) in enumerate(pairs):
+            self._engine.add_request(str(place), {"prompt_token_ids": [*context, *continuation]}, asked)
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    place = int(output.request_id)
+                    yield place, _likelihood(pairs[place][1], output.prompt_logprobs)
+
     def _parameters(self, request: Request, sampling: Sampling) -> Any:
         from vllm import SamplingParams
 
@@ -85,3 +97,10 @@ class VllmBackend:
             seconds=seconds,
             backend=self.name,
         )
+
+
+def _likelihood(continuation: Sequence[int], prompt_logprobs: Sequence[Mapping[int, Any] | None]) -> Likelihood:
+    """vLLM gives for each prompt token its own log-probability and rank, and the likeliest one's."""
+    places = prompt_logprobs[len(prompt_logprobs) - len(continuation) :]
+    own = [(place or {})[token] for place, token in zip(places, continuation, strict=True)]
+    return Likelihood(nats=tuple(-entry.logprob for entry in own), greedy=all(entry.rank == 1 for entry in own))
