@@ -52,7 +52,8 @@ def loaded_model(hf: Path, folder: Path, *, tensor: int = 1, pipeline: int = 1, 
     """This rank's stages of the model of `hf/config.json`, with the weights of an `iter_*` folder, read by Megatron."""
     from megatron.bridge.training.checkpointing import _load_model_weights_from_checkpoint
 
-    overrides = ONE_KIND | padding(hf, tensor)
+    # Fused, Transformer Engine adds weight gradients to buffers that only the training loop's wrapper gives.
+    overrides = ONE_KIND | padding(hf, tensor) | {"gradient_accumulation_fusion": False}
     stages, _ = build_model(hf, tensor=tensor, pipeline=pipeline, dtype=dtype, load_weights=False, overrides=overrides)
     _load_model_weights_from_checkpoint(str(folder), stages)
     return stages

@@ -47,11 +47,12 @@ def lengths_for(sizes: Shape) -> list[int]:
     return sorted({max(2, min(edges) // 2 + 1), max(edges) + 9})
 
 
-def compare_runs(hf: Path, folder: Path, layout: Layout) -> dict[str, Any]:
+def compare_runs(hf: Path, folder: Path, layout: Layout, *, bf16: bool | None = None) -> dict[str, Any]:
     """(c) and (d): run both models on random tokens; figures for the proof file.
 
-    hf: Hugging Face directory with weights; folder: `iter_*` of the Megatron checkpoint; layout: of the model. Raises
-    PrismError when logits or gradients differ by more than the tolerances above.
+    hf: Hugging Face directory with weights; folder: `iter_*` of the Megatron checkpoint; layout: of the model; bf16:
+    compare in bf16 too (None: when the weights are stored so). transformers runs on the CPU, Megatron where this
+    machine trains. Raises PrismError when logits or gradients differ by more than the tolerances above.
     """
     config = read_config(hf)
     sizes = shape(config)
@@ -59,7 +60,7 @@ def compare_runs(hf: Path, folder: Path, layout: Layout) -> dict[str, Any]:
     figures: dict[str, Any] = {"lengths": [batch.shape[1] for batch in batches], "window": sizes.window}
     figures["chunk"] = sizes.mamba.chunk if sizes.mamba else None
     figures["fp32"] = _fp32(hf, folder, layout, batches)
-    if stored_dtype(hf) == torch.bfloat16:
+    if bf16 or (bf16 is None and stored_dtype(hf) == torch.bfloat16):
         figures["bf16"] = _bf16(hf, folder, batches)
     return figures
 
@@ -73,9 +74,10 @@ def _tokens(config: dict[str, Any], sizes: Shape, length: int) -> torch.Tensor:
 
 
 def megatron_logits(stages: Any, tokens: torch.Tensor, vocab: int) -> torch.Tensor:
-    """Logits (batch, length, vocabulary) of a single-stage Megatron model."""
-    positions = torch.arange(tokens.shape[1])[None].expand_as(tokens)
-    return stages[0].eval()(tokens, positions, None)[..., :vocab].float()
+    """Logits (batch, length, vocabulary) of a single-stage Megatron model, on the CPU wherever the model is."""
+    tokens = tokens.to(next(stages[0].parameters()).device)
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None].expand_as(tokens)
+    return stages[0].eval()(tokens, positions, None)[..., :vocab].float().cpu()
 
 
 def _loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -117,7 +119,7 @@ def _gradient_difference(theirs: Any, ours: Any, layout: Layout) -> tuple[float,
         for name, gradient in parameter.to_hf(ours[parameter.name].grad).items():
             reference = wanted.pop(name)
             floor = 1e-12 + reference.norm().item()
-            difference = (gradient - reference).norm().item() / floor
+            difference = (gradient.cpu() - reference).norm().item() / floor
             if math.isnan(difference) or difference > worst:
                 worst, worst_name = difference, name
     if wanted:

@@ -36,6 +36,7 @@ def prepare() -> None:
         from prism_nemo.engine.cpu import platform, standins
 
         platform.install()
+        standins.hide()
         standins.install()
         _quiet_imports()
     _prepared = True

@@ -51,7 +51,7 @@ CLIP = 0.5
 
 
 def steps(hf: Path, folder: Path, batches: list[torch.Tensor]) -> tuple[list[float], dict[str, torch.Tensor], float]:
-    """Train on each batch with Megatron's own loss, clipping and distributed AdamW.
+    """Train on each batch with Megatron's own loss, clipping and distributed AdamW, on the GPU where there is one.
 
     Returns losses, Hugging Face name -> weight after the last step, and the gradient norm of the last step.
     """
@@ -88,13 +88,14 @@ def steps(hf: Path, folder: Path, batches: list[torch.Tensor]) -> tuple[list[flo
     for tokens in batches:
         model[0].zero_grad_buffer()
         optimizer.zero_grad()
-        positions = torch.arange(tokens.shape[1] - 1)[None].expand(len(tokens), -1)
+        tokens = tokens.to(next(model[0].parameters()).device)
+        positions = torch.arange(tokens.shape[1] - 1, device=tokens.device)[None].expand(len(tokens), -1)
         loss = model[0](tokens[:, :-1].contiguous(), positions, None, labels=tokens[:, 1:].contiguous()).mean()
         loss.backward()
         finalize_model_grads(model)
         losses.append(loss.item())
         _, norm, _ = optimizer.step()
-    weights = {name: weight.data for name, weight in model[0].module.named_parameters()}
+    weights = {name: weight.data.cpu() for name, weight in model[0].module.named_parameters()}
     layout = model_layout(hf, dtype=torch.float32)
     after = {}
     for parameter in layout.parameters:

@@ -4,6 +4,9 @@ Transformer Engine has no CPU build; nvidia-resiliency-ext has wheels for newer 
 Megatron-Bridge 0.6.2 import them unconditionally, though nothing trained here calls them (LoRA, in-process restart).
 A stand-in is in sys.modules only while one of those modules executes: a lasting fake `transformer_engine` would turn
 every other `try: import transformer_engine` true. An attribute of a stand-in that is used after import raises.
+
+Where such packages are installed and yet no GPU is visible (a login node, a hidden GPU), they are hidden, so that the
+CPU engine is the same everywhere: Megatron would take Transformer Engine's Adam and Mamba's kernels, which need a GPU.
 """
 
 import importlib.util
@@ -21,6 +24,18 @@ LENT = {
     "megatron.bridge.training.inprocess_restart": "nvidia_resiliency_ext.inprocess",
 }
 """Module of Megatron-Bridge -> the module it is lent."""
+
+GPU_ONLY = (
+    *("transformer_engine", "transformer_engine_torch", "apex", "flash_attn", "fla", "flashinfer"),
+    *("mamba_ssm", "causal_conv1d", "nvidia_resiliency_ext"),
+)
+"""What Megatron and transformers take for a GPU's kernels as soon as it can be imported."""
+
+
+def hide() -> None:
+    """Let GPU_ONLY be not installed for this process, where nothing has imported it yet."""
+    for name in GPU_ONLY:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def install() -> None:
@@ -82,6 +97,7 @@ def _lending(lent: str, execute: Any) -> Any:
         try:
             execute(module)
         finally:
-            del sys.modules[top.__name__], sys.modules[lent]
+            del sys.modules[lent]
+            sys.modules[top.__name__] = None  # type: ignore[assignment]
 
     return exec_module
