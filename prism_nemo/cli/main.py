@@ -24,10 +24,11 @@ from prism_nemo.errors import PrismError
 
 app = typer.Typer(
     name="prism",
-    help="Mid-training after the PRISM paper: one recipe from a laptop CPU to a cluster.",
+    help="Mid-training after the PRISM paper, from a laptop CPU to a cluster.  Example: prism run tiny_dense --dry-run",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # without boxes every help page fits one screen
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command()(run.run)
 app.command()(plan.plan)
