@@ -12,10 +12,15 @@ import torch
 
 
 def cu_seqlens(tokens: torch.Tensor, end_of_document: int) -> torch.Tensor:
-    """Starts of the documents and the end, (documents + 1,) int32, of one sequence of tokens (1, s)."""
+    """Starts of the documents and the end, (documents + 1,) int32, of one sequence of tokens (1, s).
+
+    End tokens in a row belong to the document before them: what fills a packed sequence would otherwise be tens of
+    thousands of documents of one token, each of which costs a kernel as much as a long one.
+    """
     if tokens.shape[0] != 1:
         raise ValueError("packed sequences need micro batch 1")
-    ends = torch.nonzero(tokens[0] == end_of_document).flatten() + 1
+    end = tokens[0] == end_of_document
+    ends = torch.nonzero(end[:-1] & ~end[1:]).flatten() + 1
     edges = torch.cat([ends.new_zeros(1), ends, ends.new_tensor([tokens.shape[1]])])
     return torch.unique_consecutive(edges).to(torch.int32)
 
