@@ -115,7 +115,8 @@ def _summary(draft: Draft, old: dict[str, Any], packed: Packed, parameters: dict
         for split, reports in packed.items()
     }
     write_blend(draft.path, shares)
-    drawn = _drawn_tokens(shares["train"], packed["train"])
+    samples = min(SIMULATED_SAMPLES, max(1, old["tokens"] // parameters["seq_length"]))
+    drawn = _drawn_tokens(shares["train"], packed["train"], samples)
     kept = ("mixture", "tokens", "seed", "tokenizer", "vocab_size", "eod", "prefix")
     sources = [_entry(source, packed, shares["train"], drawn, old["tokens"], parameters) for source in old["sources"]]
     summary = {**{key: old[key] for key in kept}, **parameters, "packed": True, "sources": sources}
@@ -129,9 +130,9 @@ def _normalized(weights: dict[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
-def _drawn_tokens(shares: dict[str, float], reports: dict[str, PackReport]) -> dict[str, float]:
+def _drawn_tokens(shares: dict[str, float], reports: dict[str, PackReport], samples: int) -> dict[str, float]:
     """Share of each source in the real tokens of the first samples that the trainer draws."""
-    counts = drawn_samples(list(shares.values()), SIMULATED_SAMPLES)
+    counts = drawn_samples(list(shares.values()), samples)
     return _normalized(
         {name: float(count) * reports[name].fill_rate for name, count in zip(shares, counts, strict=True)}
     )
