@@ -40,13 +40,14 @@ def benchmark() -> Benchmark:
     )
 
 
-def completions(asked: Benchmark, total: int) -> list[Sample]:
-    """64 a question; as with a real model at T 0.6 no two texts are equal, final answers often are."""
+def completions(asked: Benchmark, total: int, *, alike: bool = True) -> list[Sample]:
+    """64 a question; as with a real model at T 0.6 no two texts are equal, final answers often are (not `alike`: never,
+    so that each has to be judged)."""
     rng = random.Random(0)
     found = []
     for number in range(total):
         problem = asked.problems[f"q{number % 500}"]
-        answer = rng.choice(SPELLINGS).format(problem.answer)
+        answer = rng.choice(SPELLINGS).format(problem.answer) + ("" if alike else f" + {number} - {number}")
         thought = " ".join(rng.choices(("so", "then", "we", "get", "x=3", "and"), k=200))
         found.append(
             Sample(
@@ -69,22 +70,34 @@ def completions(asked: Benchmark, total: int) -> list[Sample]:
 
 
 def main(total: int, peer: int) -> None:
+    asked = benchmark()
+    for alike in (True, False):
+        samples = completions(asked, total, alike=alike)
+        chosen = random.Random(1).sample(samples, peer)
+        before = sequential(asked, chosen[: peer // 2])
+        begun = time.perf_counter()
+        judged = judge(asked, samples, workers=2)
+        ours = time.perf_counter() - begun
+        after = sequential(asked, chosen[peer // 2 :])
+        theirs = (before[0] + after[0]) / peer * total
+        right = {entry.sample.digest: entry.verdict.correct for entry in judged}
+        verdicts = zip(chosen, before[1] + after[1], strict=True)
+        agree = sum(right[sample.digest] == verdict for sample, verdict in verdicts)
+        print(
+            f"| {'final answers often alike' if alike else 'no two answers alike'} | {ours:.1f} s for {total:,} | "
+            f"math-verify, one after the other {theirs:.1f} s (scaled from {peer:,}) | {theirs / ours:.1f}x | "
+            f"same verdict on {agree:,} of {peer:,} |",
+            flush=True,
+        )
+
+
+def sequential(asked: Benchmark, samples: list[Sample]) -> tuple[float, list[bool]]:
+    """Seconds and verdicts of math-verify."""
     from math_verify import parse, verify
 
-    asked = benchmark()
-    samples = completions(asked, total)
-    chosen = random.Random(1).sample(samples, peer)
     begun = time.perf_counter()
-    theirs = [verify(parse(f"${asked.problems[s.question].answer}$"), parse(s.text)) for s in chosen]
-    sequential = (time.perf_counter() - begun) / peer * total
-    begun = time.perf_counter()
-    judged = judge(asked, samples, workers=2)
-    ours = time.perf_counter() - begun
-    right = {entry.sample.digest: entry.verdict.correct for entry in judged}
-    agree = sum(right[s.digest] == bool(verdict) for s, verdict in zip(chosen, theirs, strict=True))
-    print(f"| ours, 2 workers | {ours:.1f} s for {total:,} |")
-    print(f"| math-verify, one after the other | {sequential:.1f} s (scaled from {peer:,}) |")
-    print(f"| ratio | {sequential / ours:.1f}x; same verdict on {agree:,} of {peer:,} |")
+    verdicts = [bool(verify(parse(f"${asked.problems[s.question].answer}$"), parse(s.text))) for s in samples]
+    return time.perf_counter() - begun, verdicts
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.backends import hf, hf_model
+from prism_nemo.evaluation.backends import hf, hf_model, reading
 from prism_nemo.evaluation.backends.hf import HfBackend
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import SampleKey, prompt_hash
@@ -111,7 +111,7 @@ def test_prompts_beyond_the_scans_memory_are_read_exactly(pico, base, monkeypatc
         assert math.isclose(sample.nll, nll, rel_tol=1e-4)
 
 
-def test_a_sample_is_the_same_alone_and_in_company(pico):
+def test_a_sample_is_the_same_alone_and_in_company(pico, monkeypatch):
     backend = HfBackend(pico("granite_3_3_8b"))
     sampling = Sampling(temperature=1.0, max_new_tokens=30)
     requests = requests_for(MESSAGES, k=8)
@@ -119,6 +119,18 @@ def test_a_sample_is_the_same_alone_and_in_company(pico):
     alone = [sample for request in requests for batch in backend.complete([request], sampling) for sample in batch]
     assert [sample.text for sample in together] == [sample.text for sample in alone]
     assert len({sample.text for sample in together[:8]}) > 1
+    monkeypatch.setattr(hf, "PIECE_TOKENS", 150)
+    monkeypatch.setattr(reading, "READ_TOKENS", 100)
+    pieces = backend.batches(requests, sampling)
+    assert max(len(piece) * len(backend.tokenizer.encode(piece[-1].message)) for piece in pieces) <= 150
+    assert len(pieces) > 4
+    few = {
+        sample.digest: sample.text
+        for piece in pieces
+        for batch in backend.complete(piece, sampling)
+        for sample in batch
+    }
+    assert few == {sample.digest: sample.text for sample in together}
 
 
 def test_draws_follow_the_distribution():

@@ -20,6 +20,9 @@ from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
 from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
+PIECE_TOKENS = 1 << 19
+"""Prompt tokens decoded together: their cache has to fit, also of RULER's 128k prompts."""
+
 
 class HfBackend:
     """A model in this process. Raises InputError for a directory that is no model with a tokenizer."""
@@ -60,8 +63,10 @@ class HfBackend:
         )
         pieces: list[list[Request]] = []
         for request in ordered:
-            full = not pieces or len(pieces[-1]) >= self.batch_rows
-            if full or not self.reader.scan.may_share(length[pieces[-1][0].message], length[request.message]):
+            here = length[request.message]
+            rows = min(self.batch_rows, PIECE_TOKENS // here)
+            full = not pieces or len(pieces[-1]) >= rows
+            if full or not self.reader.scan.may_share(length[pieces[-1][0].message], here):
                 pieces.append([])
             pieces[-1].append(request)
         return pieces

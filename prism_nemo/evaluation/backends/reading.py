@@ -8,6 +8,8 @@ import torch
 from prism_nemo.evaluation.backends.hf_model import Scan, join_caches, new_cache
 from prism_nemo.evaluation.sampling import Likelihood, Pair
 
+READ_TOKENS = 1 << 17
+"""Prompt tokens of one pass whose cache is kept."""
 BATCH_TOKENS = 16_384
 """Tokens of one pass over texts whose likelihood is wanted."""
 BATCH_LOGITS = 1 << 28
@@ -32,6 +34,7 @@ class Reader:
         ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=self.device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=self.device)
         first, rows = self.scan.prepare(width)
+        rows = max(1, min(rows, READ_TOKENS // width))
         parts = [
             self._read_part(ids[i : i + rows], mask[i : i + rows], first, keep) for i in range(0, len(unique), rows)
         ]
