@@ -26,14 +26,14 @@ BITS = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32, "F64": np.uint64}
 
 
 @njit(nogil=True, cache=True)
-def _widen_bf16(bits, out):  # type: ignore[no-untyped-def]
+def fill_bf16(bits, out):  # type: ignore[no-untyped-def]
     for i in range(bits.size):
         out[i] = np.uint32(bits[i]) << np.uint32(16)
 
 
 def widen_bf16(bits: np.ndarray, out: np.ndarray) -> np.ndarray:
     """bf16 bit patterns (uint16) as float32, in the memory of `out` (uint32)."""
-    _widen_bf16(bits, out)
+    fill_bf16(bits, out)
     return out.view(np.float32)
 
 
@@ -51,7 +51,7 @@ def _ulp_distance(a, b, sign, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _count_above(values, edge):  # type: ignore[no-untyped-def]
+def count_above(values, edge):  # type: ignore[no-untyped-def]
     count = values.dtype.type(0)
     one, none = values.dtype.type(1), values.dtype.type(0)
     for i in range(values.size):
@@ -150,6 +150,35 @@ def _finite(a, b, c, sign, infinity):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def count_block(p, q, u, v, limits, edges, distance, counts, sums):  # type: ignore[no-untyped-def]
+    """`count_pair` of at most BLOCK elements; `distance` is scratch."""
+    sign, infinity, normal = limits[0], limits[1], limits[2]
+    low_p, high_p = _extremes(p, sign)
+    low_q, high_q = _extremes(q, sign)
+    if low_p < normal or high_p >= infinity:
+        _count_specials(p, sign, infinity, normal, counts[8:13])
+    if low_q < normal or high_q >= infinity:
+        _count_specials(q, sign, infinity, normal, counts[13:18])
+    if high_p >= infinity or high_q >= infinity:
+        keep = _finite(p, q, q, sign, infinity)
+        p, q, u, v = p[keep], q[keep], u[keep], v[keep]
+    counts[0] += p.size
+    counts[1] += _count_equal(p, q)
+    _count_unchanged(u, v, counts[2:8])
+    if low_p == 0 and low_q == 0:
+        counts[2:8] += _both_zero(p, q, sign)
+    ulps = distance[: p.size]
+    _ulp_distance(p, q, sign, ulps)
+    _, farthest = _extremes(ulps, p.dtype.type(0))
+    for k in range(edges.size):
+        if farthest > edges[k]:
+            counts[18 + k] += count_above(ulps, edges[k])
+    moved, size = _square_sums(u, v)
+    sums[0] += moved
+    sums[1] += size
+
+
+@njit(nogil=True, cache=True)
 def count_pair(a, b, x, y, limits, edges, counts, sums):  # type: ignore[no-untyped-def]
     """Add the statistics of one run of pairs.
 
@@ -158,34 +187,11 @@ def count_pair(a, b, x, y, limits, edges, counts, sums):  # type: ignore[no-unty
     `counts` (int64): compared, bit-equal, 6 unchanged, 5 specials of a, 5 of b, then one per edge: distance above it.
     `sums` (float64): sum of squared differences, sum of squares of `a`.
     """
-    sign, infinity, normal = limits[0], limits[1], limits[2]
     distance = np.empty(BLOCK, a.dtype)
     for start in range(0, a.size, BLOCK):
         stop = min(start + BLOCK, a.size)
         p, q, u, v = a[start:stop], b[start:stop], x[start:stop], y[start:stop]
-        low_p, high_p = _extremes(p, sign)
-        low_q, high_q = _extremes(q, sign)
-        if low_p < normal or high_p >= infinity:
-            _count_specials(p, sign, infinity, normal, counts[8:13])
-        if low_q < normal or high_q >= infinity:
-            _count_specials(q, sign, infinity, normal, counts[13:18])
-        if high_p >= infinity or high_q >= infinity:
-            keep = _finite(p, q, q, sign, infinity)
-            p, q, u, v = p[keep], q[keep], u[keep], v[keep]
-        counts[0] += p.size
-        counts[1] += _count_equal(p, q)
-        _count_unchanged(u, v, counts[2:8])
-        if low_p == 0 and low_q == 0:
-            counts[2:8] += _both_zero(p, q, sign)
-        ulps = distance[: p.size]
-        _ulp_distance(p, q, sign, ulps)
-        _, farthest = _extremes(ulps, a.dtype.type(0))
-        for k in range(edges.size):
-            if farthest > edges[k]:
-                counts[18 + k] += _count_above(ulps, edges[k])
-        moved, size = _square_sums(u, v)
-        sums[0] += moved
-        sums[1] += size
+        count_block(p, q, u, v, limits, edges, distance, counts, sums)
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})

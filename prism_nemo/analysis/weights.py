@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from prism_nemo.analysis.bf16_kernel import CELLS, count_bf16, read_cells
 from prism_nemo.analysis.pair_kernel import BITS, count_pair, count_triple, limits, ulp_edges, widen_bf16
 from prism_nemo.analysis.tally import Change, Common, PairTally, TripleTally, change, common
+from prism_nemo.analysis.window import mapped
 from prism_nemo.checkpoints.components import GROUP_OF, Piece, canonical_tensors, pieces
 from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Entry, HfFolder, open_hf
 from prism_nemo.checkpoints.safetensors_io import read_elements
 from prism_nemo.errors import InputError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 22
 """Elements per job of a thread."""
 STEP = 1 << 16
-"""Elements read and counted at a time; what they need fits into the second-level cache."""
+"""Elements counted at a time; what they need fits into the second-level cache."""
 POINTS = ("a", "b", "c")
 
 
@@ -190,16 +192,40 @@ def _transitions(points: int) -> list[tuple[int, int]]:
 def _chunk(item: _Work, begin: int, end: int) -> tuple[dict[tuple[int, int], PairTally], TripleTally | None]:
     edges, bounds = ulp_edges(item.dtype), limits(item.dtype)
     pairs = {pair: PairTally.empty(item.dtype, end - begin) for pair in _transitions(len(item.infos))}
+    cells = {pair: np.zeros(CELLS, np.uint32) for pair in pairs}
     triple = TripleTally.empty(end - begin) if len(item.infos) == 3 else None
-    for start in range(begin, end, STEP):
-        stop = min(start + STEP, end)
-        read = [_load(info, item.dtype, start, stop, slot) for slot, info in enumerate(item.infos)]
+    for read in _steps(item, begin, end):
+        needless = item.dtype == "BF16" and triple is None
+        values = [] if needless else [_values(item.dtype, slot, bits) for slot, bits in enumerate(read)]
         for (i, j), tally in pairs.items():
-            count_pair(read[i][0], read[j][0], read[i][1], read[j][1], bounds, edges, tally.counts, tally.sums)
+            if item.dtype == "BF16":
+                count_bf16(read[i], read[j], bounds, edges, tally.counts, tally.sums, cells[i, j])
+            else:
+                count_pair(read[i], read[j], values[i], values[j], bounds, edges, tally.counts, tally.sums)
         if triple is not None:
-            (p, x), (q, y), (r, z) = read
+            (p, q, r), (x, y, z) = read, values
             count_triple(p, q, r, x, y, z, bounds, triple.counts, triple.sums)
+    for pair, tally in pairs.items():
+        read_cells(cells[pair], tally.counts)
     return pairs, triple
+
+
+def _steps(item: _Work, begin: int, end: int) -> Iterator[list[np.ndarray]]:
+    """Bit patterns of all points, STEP elements at a time: mapped where the file has them as they are, else read."""
+    same = [info.dtype == DTYPES[item.dtype] for info in item.infos]
+    windows = [mapped(info, begin, end) if fits else None for info, fits in zip(item.infos, same, strict=True)]
+    at_once = item.dtype == "BF16" and len(windows) == 2 and all(window is not None for window in windows)
+    step = CHUNK if at_once else STEP  # that kernel needs no memory besides
+    for start in range(begin, end, step):
+        stop = min(start + step, end)
+        yield [
+            _read(info, item.dtype, start, stop, slot)
+            if window is None
+            else window[(start - begin) * info.dtype.itemsize : (stop - begin) * info.dtype.itemsize].view(
+                BITS[item.dtype]
+            )
+            for slot, (info, window) in enumerate(zip(item.infos, windows, strict=True))
+        ]
 
 
 _MEMORY = threading.local()
@@ -213,21 +239,22 @@ def _scratch(slot: int, kind: str, size: int, dtype: type) -> np.ndarray:
     return held[slot, kind][: size * np.dtype(dtype).itemsize].view(dtype)
 
 
-def _load(info: Entry, dtype: str, begin: int, end: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bit patterns in `dtype`, and the values: float32 for 16-bit formats, float64 for the others.
-
-    The answer lies in the thread's memory for the point number `slot`, until the next call.
-    """
-    size = (end - begin) * info.dtype.itemsize
-    raw = read_elements(info, begin, end, _scratch(slot, "raw", size, np.uint8))
+def _read(info: Entry, dtype: str, begin: int, end: int, slot: int) -> np.ndarray:
+    """Bit patterns in `dtype`, in the thread's memory for the point number `slot`, until the next call."""
+    raw = read_elements(info, begin, end, _scratch(slot, "raw", (end - begin) * info.dtype.itemsize, np.uint8))
     if info.dtype != DTYPES[dtype]:
         raw = torch.from_numpy(raw).view(info.dtype).to(DTYPES[dtype]).view(torch.uint8).numpy()
-    bits = raw.view(BITS[dtype])
+    raw.flags.writeable = False  # as mapped memory: one compiled kernel for both
+    return raw.view(BITS[dtype])
+
+
+def _values(dtype: str, slot: int, bits: np.ndarray) -> np.ndarray:
+    """float32 for 16-bit formats, float64 for the others."""
     if dtype == "BF16":
-        return bits, widen_bf16(bits, _scratch(slot, "wide", end - begin, np.uint32))
+        return widen_bf16(bits, _scratch(slot, "wide", bits.size, np.uint32))
     if dtype == "F16":
-        return bits, raw.view(np.float16).astype(np.float32)
-    return bits, raw.view(np.float32).astype(np.float64) if dtype == "F32" else raw.view(np.float64)
+        return bits.view(np.float16).astype(np.float32)
+    return bits.view(np.float32).astype(np.float64) if dtype == "F32" else bits.view(np.float64)
 
 
 def _dtypes(work: Sequence[_Work]) -> dict[str, int]:

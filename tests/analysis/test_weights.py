@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prism_nemo.analysis.bf16_kernel import CELLS, count_bf16, read_cells
 from prism_nemo.analysis.pair_kernel import BITS, THOUSANDTHS, count_pair, limits, ulp_edges
 from prism_nemo.analysis.tally import PairTally, percent
 from prism_nemo.analysis.weights import compare_weights
@@ -188,12 +190,47 @@ def value_of(bits: int) -> Fraction:
     return -size if sign else size
 
 
-def tally_of(a: list[int], b: list[int]) -> PairTally:
+def tally_of(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> PairTally:
     tally = PairTally.empty("BF16", len(a))
     p, q = (np.array(bits, dtype=BITS["BF16"]) for bits in (a, b))
     x, y = ((bits.astype(np.uint32) << 16).view(np.float32) for bits in (p, q))
     count_pair(p, q, x, y, limits("BF16"), ulp_edges("BF16"), tally.counts, tally.sums)
     return tally
+
+
+def cells_of(a: np.ndarray, b: np.ndarray) -> PairTally:
+    tally, histogram = PairTally.empty("BF16", a.size), np.zeros(CELLS, np.uint32)
+    count_bf16(a, b, limits("BF16"), ulp_edges("BF16"), tally.counts, tally.sums, histogram)
+    read_cells(histogram, tally.counts)
+    return tally
+
+
+def test_cells_count_as_the_general_way_for_every_number_and_step():
+    """All normal bf16 numbers, each against its neighbours up to 35 steps away, far ones and negative ones."""
+    normal = np.arange(0x80, 0x7F80, dtype=np.uint16)
+    old = np.concatenate([normal, normal | 0x8000])
+    for steps, flip in [*((steps, 0) for steps in range(-35, 36)), (300, 0), (-300, 0), (1, 0x8000), (0x2000, 0x8000)]:
+        size = np.clip((old & 0x7FFF).astype(int) + steps, 0x80, 0x7F7F).astype(np.uint16)
+        new = size | (old & 0x8000 ^ flip)
+        assert (cells_of(old, new).counts == tally_of(old, new).counts).all(), (steps, flip)
+
+
+def test_cells_and_the_general_way_take_turns():
+    """Blocks with zeros, subnormals, inf or NaN beside blocks of normal numbers; sums in fp64 either way."""
+    random = np.random.default_rng(0)
+    a = random.integers(0x3000, 0x4000, 40_000).astype(np.uint16) | (random.integers(0, 2, 40_000) << 15).astype(
+        np.uint16
+    )
+    b = a + random.integers(0, 3, a.size).astype(np.uint16)
+    for place, bits in ((10, 0), (5_000, 0x8000), (9_000, 0x7F80), (13_000, 0xFFC0), (39_999, 3)):
+        a[place] = bits
+        b[place + 4_100 if place < 30_000 else place] = bits
+    ours, reference = cells_of(a, b), tally_of(a, b)
+    assert (ours.counts == reference.counts).all()
+    x, y = ((bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64) for bits in (a, b))
+    keep = np.isfinite(x) & np.isfinite(y)
+    expected = [math.fsum((y[keep] - x[keep]) ** 2), math.fsum(x[keep] ** 2)]
+    assert ours.sums == pytest.approx(expected, rel=1e-13)
 
 
 @settings(deadline=None)  # the first call compiles
