@@ -6,12 +6,11 @@ The plain way is what public sparsity scripts do: both models loaded, fp32 diffe
 """
 
 import argparse
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from random_checkpoints import apart, make, table
+from random_checkpoints import apart, clock, make, table
 
 THRESHOLDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 PIECE = 1 << 20
@@ -20,9 +19,8 @@ PIECE = 1 << 20
 def ours(a: Path, b: Path) -> None:
     from prism_nemo.analysis.weights import compare_weights
 
-    started = time.perf_counter()
-    report = compare_weights(a, b, threads=2)
-    ours.seconds = time.perf_counter() - started
+    with clock(ours):
+        report = compare_weights(a, b, threads=2)
     print("  ours:", report.find("a -> b", "total").l2, report.find("a -> b", "total").unchanged["1"])
 
 
@@ -30,26 +28,25 @@ def plain(a: Path, b: Path) -> None:
     from safetensors.torch import load_file
 
     torch.set_num_threads(2)
-    started = time.perf_counter()
-    first, second = ({k: v for f in sorted(p.glob("*.safetensors")) for k, v in load_file(f).items()} for p in (a, b))
-    old = torch.cat([first[name].float().flatten() for name in first])
-    delta = torch.cat([(second[name].float() - first[name].float()).flatten() for name in first])
-    l2 = (
-        (delta.double().norm() / old.double().norm()).item()
-        if delta.numel() < 2**28
-        else (delta.norm() / old.norm()).item()
-    )
-    relative = delta.abs_().div_(old.abs_())
-    shares = [(relative < threshold).float().mean().item() for threshold in THRESHOLDS]
-    plain.seconds = time.perf_counter() - started
+    with clock(plain):
+        first, second = (
+            {k: v for f in sorted(p.glob("*.safetensors")) for k, v in load_file(f).items()} for p in (a, b)
+        )
+        old = torch.cat([first[name].float().flatten() for name in first])
+        delta = torch.cat([(second[name].float() - first[name].float()).flatten() for name in first])
+        l2 = (
+            (delta.double().norm() / old.double().norm()).item()
+            if delta.numel() < 2**28
+            else (delta.norm() / old.norm()).item()
+        )
+        relative = delta.abs_().div_(old.abs_())
+        shares = [(relative < threshold).float().mean().item() for threshold in THRESHOLDS]
     print("  plain:", l2, shares[2])
 
 
 def reading(a: Path, b: Path) -> None:
-    started = time.perf_counter()
-    with ThreadPoolExecutor(2) as pool:
+    with clock(reading), ThreadPoolExecutor(2) as pool:
         list(pool.map(_read, [file for folder in (a, b) for file in folder.glob("*.safetensors")]))
-    reading.seconds = time.perf_counter() - started
 
 
 def _read(file: Path) -> None:

@@ -3,38 +3,45 @@
     python benchmarks/merge.py FOLDER [--layers 40] [--rounds 3] [--mergekit PYTHON]
 
 mergekit is no dependency: PYTHON is that of an environment that has it; without it only copying is compared.
-All three read from the page cache.
+All read from the page cache as far as it holds both models.
 """
 
 import argparse
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
-from random_checkpoints import apart, make, table
+from random_checkpoints import apart, clock, make, table
 
 
 def ours(a: Path, b: Path, out: Path, _: str) -> None:
+    """The whole command: both models' files hashed, checked, summed, written, on the disk, hashed for the manifest."""
+    from prism_nemo.checkpoints.merge import parse_weights
+    from prism_nemo.checkpoints.merged import merge
+
+    with clock(ours):
+        merge([a, b], out, parse_weights(["0.85"]), threads=2)
+
+
+def sums(a: Path, b: Path, out: Path, _: str) -> None:
+    """What the command does for models that are artifacts already: no model is hashed."""
     from prism_nemo.checkpoints.hf_folder import open_hf
     from prism_nemo.checkpoints.merge import blend, coefficients, parse_weights
 
     out.mkdir()
-    started = time.perf_counter()
-    blend([open_hf(a), open_hf(b)], out, coefficients("linear", parse_weights(["0.85"]), 2), threads=2)
-    ours.seconds = time.perf_counter() - started
+    with clock(sums):
+        blend([open_hf(a), open_hf(b)], out, coefficients("linear", parse_weights(["0.85"]), 2), threads=2)
 
 
 def copying(a: Path, b: Path, out: Path, _: str) -> None:
     """One of the files copied with read and write, and put on the disk: what the merge writes."""
     out.mkdir()
-    started = time.perf_counter()
-    for file in a.glob("*.safetensors"):
-        shutil.copyfile(file, out / file.name)
-        with open(out / file.name, "rb") as copied:
-            os.fsync(copied.fileno())
-    copying.seconds = time.perf_counter() - started
+    with clock(copying):
+        for file in a.glob("*.safetensors"):
+            shutil.copyfile(file, out / file.name)
+            with open(out / file.name, "rb") as copied:
+                os.fsync(copied.fileno())
 
 
 DRIVER = """
@@ -42,9 +49,9 @@ import sys, time, yaml
 from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
 recipe = MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1])))
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 run_merge(recipe, sys.argv[2], MergeOptions(copy_tokenizer=False, num_threads=2, lazy_unpickle=True, quiet=True))
-print(time.perf_counter() - started)
+print(time.perf_counter() - started, time.process_time() - cpu)
 """
 
 
@@ -57,7 +64,7 @@ def mergekit(a: Path, b: Path, out: Path, python: str) -> None:
     done = subprocess.run([python, "-c", DRIVER, str(recipe), str(out)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    mergekit.seconds = float(done.stdout.split()[-1])
+    mergekit.figures = tuple(float(figure) for figure in done.stdout.split()[-2:])
 
 
 def main() -> None:
@@ -69,11 +76,12 @@ def main() -> None:
     options = parser.parse_args()
     a, b = make(options.folder / "a", options.layers, 1), make(options.folder / "b", options.layers, 1, moved=0.01)
     size = sum(file.stat().st_size for file in a.glob("*.safetensors")) / 1e9
-    ways = [copying, ours] + ([mergekit] if options.mergekit else [])
+    ways = [copying, sums, ours] + ([mergekit] if options.mergekit else [])
     rows = {way.__name__: [] for way in ways}
     for number in range(options.rounds + 1):
         for way in ways:
             out = options.folder / "out"
+            shutil.rmtree(out, ignore_errors=True)
             found = apart(way, a, b, out, options.mergekit)
             shutil.rmtree(out)
             if number:  # the first round warms the page cache

@@ -1,10 +1,13 @@
 """Random checkpoints of Granite-4.0 Micro's sizes (40 layers: 3.4 B parameters, 6.8 GB in bf16), and timing."""
 
+import contextlib
 import json
 import multiprocessing
+import os
 import resource
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -45,13 +48,21 @@ def make(folder: Path, layers: int, seed: int, moved: float = 0.0) -> Path:
     write_sharded(folder, planned, tensors(), max_shard_bytes=2_000_000_000)
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "vocab_size": VOCAB}
     config |= {"intermediate_size": FFN, "num_hidden_layers": layers, "num_attention_heads": 40, "rms_norm_eps": 1e-5}
-    config |= {"num_key_value_heads": 8, "tie_word_embeddings": True, "torch_dtype": "bfloat16"}
+    config |= {"num_key_value_heads": 8, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "rope_theta": 1e7}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def apart(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
-    """Wall seconds and peak resident GB of `work` in a process of its own (or of its child); imports are not timed."""
+@contextlib.contextmanager
+def clock(way: Callable[..., None]) -> Iterator[None]:
+    """What is timed of a way: wall seconds and CPU seconds of its threads and of the processes it waits for."""
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
+    yield
+    way.figures = (time.perf_counter() - wall, sum(os.times()[:4]) - cpu)
+
+
+def apart(work: Callable[..., None], *arguments: object) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident GB of `work` in a process of its own (or of its child)."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=_timed, args=(queue, work, arguments))
@@ -63,19 +74,16 @@ def apart(work: Callable[..., None], *arguments: object) -> tuple[float, float]:
 
 
 def _timed(queue, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    started = time.perf_counter()
     work(*arguments)
-    seconds = getattr(work, "seconds", None) or time.perf_counter() - started
     peaks = (resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    queue.put((seconds, max(peaks)))
+    queue.put((*work.figures, max(peaks)))
 
 
-def table(rows: dict[str, list[tuple[float, float]]], gigabytes: dict[str, float]) -> None:
+def table(rows: dict[str, list[tuple[float, float, float]]], gigabytes: dict[str, float]) -> None:
     """Median seconds, rate and peak memory of each way; ratios are of medians of the interleaved rounds."""
-    print(f"{'way':34} {'seconds':>8} {'GB/s':>6} {'peak GB':>8}   rounds")
+    print(f"{'way':20} {'seconds':>8} {'GB/s':>6} {'CPU s':>7} {'peak GB':>8}   rounds")
     for name, found in rows.items():
-        seconds = sorted(second for second, _ in found)
-        middle = seconds[len(seconds) // 2]
-        peak = max(memory for _, memory in found)
-        rounds = " ".join(f"{second:.2f}" for second, _ in found)
-        print(f"{name:34} {middle:8.2f} {gigabytes[name] / middle:6.2f} {peak:8.2f}   {rounds}")
+        middle, cpu = (statistics.median(one[column] for one in found) for column in (0, 1))
+        peak = max(one[2] for one in found)
+        rounds = " ".join(f"{one[0]:.2f}" for one in found)
+        print(f"{name:20} {middle:8.2f} {gigabytes[name] / middle:6.2f} {cpu:7.2f} {peak:8.2f}   {rounds}", flush=True)

@@ -13,6 +13,8 @@ from prism_nemo.artifacts.fingerprint import file_hash, path_fingerprint, tree_f
 from prism_nemo.errors import InputError
 
 MANIFEST = "artifact.json"
+CARD = "README.md"
+"""A note on an artifact, no part of its content: written and mended after it was made."""
 FORMAT_VERSION = 1
 
 
@@ -72,17 +74,18 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and xxh3_128 of every file below `folder` but the manifest."""
+    """Size and xxh3_128 of every file below `folder` but the manifest and the card."""
     return {
         str(name): {"size": (folder / name).stat().st_size, "xxh3_128": mark}
         for name, mark in tree_hashes(folder).items()
+        if str(name) != CARD
     }
 
 
 def verify(folder: Path) -> list[str]:
     """Re-hash an artifact; one line per missing, extra or changed file. Empty means it is whole."""
-    expected = read_manifest(folder).files
-    present = {str(name) for name in tree_files(folder)}
+    expected = {name: entry for name, entry in read_manifest(folder).files.items() if name != CARD}
+    present = {str(name) for name in tree_files(folder)} - {CARD}
     problems = [f"missing: {name}" for name in sorted(set(expected) - present)]
     problems += [f"not in the manifest: {name}" for name in sorted(present - set(expected))]
     for name in sorted(present & set(expected)):

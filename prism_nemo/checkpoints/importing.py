@@ -14,6 +14,7 @@ import xxhash
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.checkpoints.hf_folder import NAMES, HfFolder, open_hf, raw_bytes
+from prism_nemo.checkpoints.memory import keep_freed_memory
 from prism_nemo.errors import InputError, PrismError
 
 TENSORS = "tensors.json"
@@ -66,6 +67,7 @@ def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str,
     from prism_nemo.checkpoints.megatron import save_streamed, stored_dtype, upstream_provider
     from prism_nemo.checkpoints.proof import compare_runs, level_for
 
+    keep_freed_memory()
     source = open_hf(hf, allow_pickle=allow_pickle)
     dtype = stored_dtype(hf)
     layout = model_layout(hf, dtype=dtype)

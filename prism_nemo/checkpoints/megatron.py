@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,23 @@ class _StreamedStrategy(TorchDistSaveShardedStrategy):
 
     def save(self, sharded_state_dict: Any, checkpoint_dir: Any) -> None:
         flat, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, self.keep_only_main_replica)
-        save_distributed(
-            mcore_to_pyt_state_dict(flat),
-            storage_writer=_Writer(checkpoint_dir),
-            planner=_Planner(self._tensors, flatten_state_dict=False),
-        )
+        with _without_checksums():
+            save_distributed(
+                mcore_to_pyt_state_dict(flat),
+                storage_writer=_Writer(checkpoint_dir),
+                planner=_Planner(self._tensors, flatten_state_dict=False),
+            )
+
+
+@contextlib.contextmanager
+def _without_checksums() -> Iterator[None]:
+    """torch's own, which cost more than the writing and which torch never checks; the manifest has the file's hash."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 class _Writer(FileSystemWriter):

@@ -127,19 +127,40 @@ class TorchDist:
 
     def _load(self, key: str, offset: tuple[int, ...]) -> torch.Tensor:
         info = self._storage[(key, offset)]
-        with open(self.folder / info.relative_path, "rb", buffering=0) as file:
-            file.seek(info.offset)
-            raw = bytearray(info.length)
-            view, got = memoryview(raw), 0
-            while got < info.length:
-                count = file.readinto(view[got:])
-                if not count:
-                    raise InputError(f"{self.folder / info.relative_path} ends inside {key}; the checkpoint is damaged")
-                got += count
+        path = self.folder / info.relative_path
         try:
-            return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            with open(path, "rb", buffering=0) as file:
+                return torch.load(_Part(file, info.offset, info.length), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for broken bytes
-            raise InputError(f"{self.folder / info.relative_path}: {key} cannot be read ({error})") from None
+            raise InputError(f"{path}: {key} cannot be read ({error}); the checkpoint is damaged") from None
+
+
+class _Part(io.RawIOBase):
+    """A range of a file as a file of its own: torch reads it straight into the tensor."""
+
+    def __init__(self, file: io.FileIO, start: int, length: int) -> None:
+        self._file, self._start, self._length = file, start, length
+        self.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._length}[whence]
+        return self._file.seek(self._start + base + offset) - self._start
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        view, got = view[: max(0, self._length - self.tell())], 0
+        while got < len(view) and (count := self._file.readinto(view[got:])):
+            got += count
+        return got
 
 
 def _key(offset: Any) -> tuple[int, ...] | None:

@@ -132,14 +132,15 @@ def landscape(
     """Pass rate between checkpoints.  Example: prism analyze landscape base mt rl --problems held_out.jsonl --out l"""
     from prism_nemo.analysis.landscape import GRID, PATH
     from prism_nemo.analysis.landscape_output import analyse_landscape
-    from prism_nemo.evaluation.arguments import backend_named, benchmarks_of, prompting_of
+    from prism_nemo.evaluation.arguments import benchmarks_of, prompting_of
+    from prism_nemo.evaluation.backends import open_backend
     from prism_nemo.evaluation.protocol import Sampling
 
     def note(done: int, total: int) -> None:
         typer.echo(f"point {done} of {total}", err=True)
 
     def make(folder: Path, opened: Any) -> Any:
-        return backend_named(backend, str(folder), asking, opened, "", None, 1)
+        return open_backend(backend, str(folder), asking, opened, "", None, 1)
 
     asking = prompting_of(prompting, None, None)
     report = analyse_landscape(

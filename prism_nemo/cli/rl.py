@@ -114,6 +114,35 @@ def run(
         raise InputError(f"unknown engine {engine!r}; trl or nemo_rl")
 
 
+@app.command("export")
+def export(
+    checkpoint: Path = typer.Argument(help="A step_N folder of a NeMo-RL run, or the folder of all of them."),
+    out: Path = typer.Option(..., help="Folder to write; for several steps, OUT/step_N."),
+    reference: Path = typer.Option(None, help="The model it started from; by default where the checkpoint says."),
+    proof: str = typer.Option("auto", help="full: names, bits, logits; keys: names, bits; auto: by size; none."),
+    force: bool = typer.Option(False, "--force"),
+    json_output: bool = typer.Option(False, "--json"),
+) -> None:
+    """NeMo-RL checkpoints to Hugging Face.  Example: prism rl export runs/rl/checkpoints --out runs/rl/hf"""
+    from prism_nemo.artifacts import read_manifest
+    from prism_nemo.errors import InputError
+    from prism_nemo.rl.nemo_rl.export import export_run, export_step
+
+    if proof not in ("full", "keys", "auto", "none"):
+        raise InputError(f"--proof {proof} is not one of full, keys, auto, none")
+    one = (checkpoint / "config.yaml").is_file()
+    if one:
+        made = [export_step(checkpoint, out, reference=reference, proof=proof, force=force)]
+    else:
+        made = export_run(checkpoint, out, reference=reference, proof=proof, force=force)
+    figures = {str(path): read_manifest(path).metrics["proof"] for path in made}
+    if json_output:
+        typer.echo(json.dumps(figures))
+    else:
+        for path, found in figures.items():
+            typer.echo(f"{path}: {found['tensors']} tensors; {found.get('round_trip', 'not checked')}")
+
+
 def _line(row: dict, steps: int) -> str:
     right = ", ".join(f"{domain} {share:.3f}" for domain, share in row["correct"].items())
     return (

@@ -5,11 +5,9 @@ duplicates, holds out and draws to the budget, then the files. Shards are kept u
 killed run goes on.
 """
 
-import contextlib
 import dataclasses
-import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from prism_nemo.artifacts import Draft, Request, is_up_to_date, publish
 from prism_nemo.data.assemble import Shard, write_log, write_split
 from prism_nemo.data.contamination import build_screen
+from prism_nemo.data.disk import space_for
 from prism_nemo.data.encode import load_encoder, read_tokenizer, tokenizer_input
 from prism_nemo.data.files import UNIT_BYTES, plan_units
 from prism_nemo.data.indexed import token_dtype
@@ -31,7 +30,7 @@ from prism_nemo.data.stretch import first_bounds, read_enough
 from prism_nemo.data.summary import source_report, write_summary
 from prism_nemo.data.supply import check_supply, expected_shortages
 from prism_nemo.data.work import BadRows, Progress, Stretch, hash_files, make_shards
-from prism_nemo.errors import InputError, PrismError
+from prism_nemo.errors import InputError
 
 MAX_DOCUMENT_BYTES = 32 << 20
 
@@ -108,7 +107,7 @@ def prepare(
     request = _request(plan, tokenizer)
     if _stands(out, request, work, force, keep_work=cache is not None):
         return out
-    with _full_disk(out):
+    with space_for(out):
         shards, speed = _shards(plan, work / "shards", workers, shard, on_progress, on_warning)
         if shard is not None:
             return out
@@ -140,16 +139,6 @@ def _publish(plan: Plan, request: Request, shards: list[Shard], out: Path, speed
         draft.metrics["speed"] = dataclasses.asdict(speed)
         draft.metrics["encoder"] = {"name": plan.job.encoder, "reason": plan.encoder_reason}
         draft.metrics["seconds"] = round(clock.wall(), 3)
-
-
-@contextlib.contextmanager
-def _full_disk(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise PrismError(f"no space left for {out}; free some and run the same command again to go on") from None
 
 
 def _check(tokens: int, seq_length: int, valid: int, test: int, shard: tuple[int, int] | None) -> None:

@@ -5,6 +5,7 @@
 Exit codes: 0 done (also when it already was), 2 wrong job, 75 stopped by SIGTERM or SIGUSR1 after saving.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -145,6 +146,10 @@ def _complete_bridge() -> None:
     from megatron.bridge.training import initialize, setup
 
     setup._validate_and_set_vocab_size = _vocabulary
+    # pretrain() logs leaving after a signal as a failure with its traceback; it is neither.
+    logging.getLogger("megatron.bridge.training.pretrain").addFilter(
+        lambda record: "SystemExit: 0" not in record.getMessage()
+    )
     # core/datasets/utils.py runs `make` and exits when it fails; the wheel has the built module but no Makefile.
     if importlib.util.find_spec("megatron.core.datasets.helpers_cpp"):
         initialize.compile_helpers = lambda: None

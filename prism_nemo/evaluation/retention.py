@@ -112,6 +112,8 @@ class Retained:
     tuned: Estimate
     difference: Estimate
     """tuned - base on the same documents."""
+    cut: int = 0
+    """Prompts of either model that were longer than its context and lost their beginning."""
 
     @property
     def lost(self) -> bool:
@@ -253,4 +255,5 @@ def _retained(name: str, base: Sequence[TaskScores], tuned: Sequence[TaskScores]
             values[1][place] = [after[document] for document in before]
             values[2][place] = [after[document] - before[document] for document in before]
     estimates = [combine(entry, weights) for entry in values]
-    return Retained(name=name, base=estimates[0], tuned=estimates[1], difference=estimates[2])
+    cut = sum(scores.cut for scores in (*base, *tuned))
+    return Retained(name=name, base=estimates[0], tuned=estimates[1], difference=estimates[2], cut=cut)

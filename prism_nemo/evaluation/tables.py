@@ -175,7 +175,7 @@ def retention_table(rows: Sequence[Retained], *, alone: bool = False) -> Table:
         for row in rows
     ]
     records: list[dict[str, Any]] = [
-        {"task": row.name, "score": _plain(row.tuned)}
+        {"task": row.name, "score": _plain(row.tuned), "cut": row.cut}
         | ({} if alone else {"base": _plain(row.base), "difference": _plain(row.difference), "lost": row.lost})
         for row in rows
     ]
@@ -187,6 +187,7 @@ def retention_table(rows: Sequence[Retained], *, alone: bool = False) -> Table:
             INTERVAL.replace("questions", "documents"),
             "V2's BBH, GPQA, MUSR and MMLU-Pro: 0 is chance, 100 all right; parts below chance are not cut off.",
             *(() if alone else ("LOST: the whole interval of the paired difference is below 0.",)),
+            *(f"{row.name}: {row.cut:,} prompts did not fit and lost their beginning." for row in rows if row.cut),
         ),
         records=records,
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import PrismError
+from prism_nemo.launch import versions
 from prism_nemo.launch.ranks import JOB_FILE, rank_environment
 from prism_nemo.launch.script import SHARES
 
@@ -66,6 +67,9 @@ def _first(run: Path, stage: str, name: str, stalled: int, work: list[str]) -> i
         print(f"error: {error}", file=sys.stderr, flush=True)
         _say(run, name, "failed")
         return 1
+    if os.environ.get("SLURM_GPUS_ON_NODE"):
+        for line in versions.problems():
+            print(f"warning: {line}", file=sys.stderr, flush=True)
     code, asked = _supervise([sys.executable, "-m", "prism_nemo.cli.main", "run", *work], _plain_output())
     verdict = judge(code, asked, tasks=int(os.environ.get("SLURM_NTASKS", "1")))
     _say(run, name, verdict)

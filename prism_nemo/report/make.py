@@ -1,12 +1,14 @@
 """`make_report`: from run folders to report.html, report.md, report.json and table.txt."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from prism_nemo.artifacts import Request, publish
+from prism_nemo.artifacts.manifest import CARD
 from prism_nemo.errors import InputError
-from prism_nemo.report.card import CARDS, model_card
+from prism_nemo.report.card import CARDS, SIGNATURE, model_card
 from prism_nemo.report.compare import names
 from prism_nemo.report.facts import facts
 from prism_nemo.report.page import Page, html, markdown, sections_of
@@ -18,9 +20,10 @@ def make_report(runs: Sequence[Path], out: Path) -> Path:
     """Write the report of one or more run folders as the artifact `out`; returns the path of its report.html.
 
     The page needs no network and no other file. report.md is the same for a pull request, report.json for a program,
-    table.txt the four arms for a terminal, cards/STAGE.md a model card for each trained checkpoint. What a run lacks is
-    named as missing. An older report at `out` is replaced. Raises InputError for a folder that holds no run, a damaged
-    file in it, or an `out` that is no report.
+    table.txt the four arms for a terminal, cards/STAGE.md a model card for each trained checkpoint; the card also
+    becomes the README.md of that checkpoint, which is no part of its fingerprint. What a run lacks is named as missing.
+    An older report at `out` is replaced. Raises InputError for a folder that holds no run, a damaged file in it, or an
+    `out` that is no report.
     """
     if not runs:
         raise InputError("no run given; name the folder of at least one: prism report runs/tiny_dense")
@@ -40,11 +43,22 @@ def make_report(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _write_cards(runs: Sequence[Run], folder: Path) -> None:
-    """A model card per trained checkpoint; only for a single run, whose stages name them."""
+    """A model card per trained checkpoint, here and as its README.md; only for a single run, whose stages name them."""
     folder.mkdir()
     for stage in CARDS if len(runs) == 1 else ():
         if stage in runs[0].manifests:
-            (folder / f"{stage}.md").write_text(model_card(runs[0], stage), encoding="utf-8")
+            card = model_card(runs[0], stage)
+            (folder / f"{stage}.md").write_text(card, encoding="utf-8")
+            _place_card(card, runs[0].path / stage / CARD)
+
+
+def _place_card(card: str, place: Path) -> None:
+    """Beside the weights, unless a card stands there that somebody else wrote."""
+    if not os.access(place.parent, os.W_OK) or (place.is_file() and SIGNATURE not in place.read_text(encoding="utf-8")):
+        return
+    temporary = place.with_name(f".{CARD}.tmp")
+    temporary.write_text(card, encoding="utf-8")
+    os.replace(temporary, place)
 
 
 def _check_out(out: Path) -> None:

@@ -97,6 +97,16 @@ def test_verify_finds_damage(tmp_path: Path, damage: object, word: str) -> None:
     assert word in verify(folder)[0]
 
 
+def test_a_card_is_a_note_and_no_content(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    before = path_fingerprint(folder)
+    (folder / "README.md").write_text("Written later.")
+    assert verify(folder) == []
+    assert path_fingerprint(folder) == before
+    (folder / "sub" / "README.md").write_text("Only the artifact's own is a card.")
+    assert len(verify(folder)) == 1
+
+
 def test_up_to_date_or_refused_with_the_difference(tmp_path: Path) -> None:
     folder = make(tmp_path / "a", size=3)
     assert is_up_to_date(folder, Request(kind="thing", parameters={"size": 3}))

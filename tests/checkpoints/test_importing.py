@@ -61,7 +61,19 @@ def test_damaged_directories(make, tmp_path):
     refused(hf, out, "no weights")
     torch.save({"x": torch.ones(1)}, hf / "pytorch_model.bin")
     refused(hf, out, "pickled weights only")
+    refused(hf, out, "holds unknown x|lacks", allow_pickle=True)
     refused(tmp_path / "nowhere", out, "not a directory")
+
+
+def test_pickled_weights_that_are_asked_for(make, tmp_path):
+    """They make the very checkpoint that safetensors make."""
+    hf = make()
+    plain = import_hf(hf, tmp_path / "plain", proof="keys")
+    torch.save(load_file(hf / "model.safetensors"), hf / "pytorch_model.bin")
+    (hf / "model.safetensors").unlink()
+    pickled = import_hf(hf, tmp_path / "pickled", proof="keys", allow_pickle=True)
+    files = [(folder / "iter_0000000/__0_0.distcp").read_bytes() for folder in (plain, pickled)]
+    assert files[0] == files[1]
 
 
 def test_weights_that_contradict_the_configuration(make, tmp_path):
@@ -151,6 +163,11 @@ def test_output_directories(make, tmp_path):
     two = import_hf(hf, tmp_path / "name", proof="keys", content_addressed=True)
     assert one != two
     assert one.name.startswith("name-")
+    again = import_hf(hf, tmp_path / "name", proof="keys", content_addressed=True)
+    assert again == two
+    exported = [export_hf(folder, tmp_path / "hf", proof="keys", content_addressed=True) for folder in (one, two)]
+    assert exported[0] != exported[1]
+    assert all(folder.name.startswith("hf-") and (folder / "config.json").is_file() for folder in exported)
 
 
 def test_damaged_checkpoints(make, tmp_path):

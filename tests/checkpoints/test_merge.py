@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from prism_nemo.artifacts import read_manifest
 from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
-from prism_nemo.checkpoints.components import canonical_name, component
+from prism_nemo.checkpoints.components import canonical_name
 from prism_nemo.checkpoints.hf_folder import Planned, open_hf, write_sharded
 from prism_nemo.checkpoints.merge import parse_weights
 from prism_nemo.checkpoints.merged import merge
@@ -88,34 +89,56 @@ def test_other_dtypes_are_exact_too(dtype, tmp_path):
         assert_half_ulp(tensor, exact)
 
 
-def test_task_arithmetic_adds_differences_to_the_base(tmp_path):
-    paths = models(tmp_path, "granite_4_0_h_micro", 3)
-    merge(paths, tmp_path / "out", parse_weights(["0.6", "0.9"]), method="task")
+def assert_near_half_ulp(got: torch.Tensor, exact: torch.Tensor, scale: torch.Tensor) -> None:
+    """Half a bf16 ulp, where two ways of writing the same sum differ in fp64's last digits."""
+    assert ((got.double() - exact).abs() <= 2.0**-8 * exact.abs() + 1e-13 * scale).all()
+
+
+def halves(name: str, *tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """A fused gate and up is two components: gate rows, then up rows."""
+    if "input_linear" not in name:
+        return [tensors]
+    return list(zip(*(tensor.chunk(2) for tensor in tensors), strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_task_arithmetic_and_slerp_are_exact(family, tmp_path):
+    paths = models(tmp_path, family, 3)
+    merge(paths, tmp_path / "task", parse_weights(["0.6", "0.9"]), method="task")
+    merge(paths[:2], tmp_path / "slerp", parse_weights(["0.85"]), method="slerp")
     base, one, two = (load(path) for path in paths)
-    for name, tensor in load(tmp_path / "out").items():
+    task, slerp = load(tmp_path / "task"), load(tmp_path / "slerp")
+    assert set(task) == set(slerp) == set(base)
+    for name, tensor in task.items():
         x, y, z = (model[name].double() for model in (base, one, two))
         scale = torch.maximum(torch.maximum(x.abs(), y.abs()), z.abs())
-        exact = x + 0.6 * (y - x) + 0.9 * (z - x)
-        nearest = 2.0**-8 * exact.abs() + 1e-14 * scale  # the two ways of writing it differ in fp64's last digits
-        assert ((tensor.double() - exact).abs() <= nearest).all()
+        assert_near_half_ulp(tensor, x + 0.6 * (y - x) + 0.9 * (z - x), scale)
+        for got, a, b in halves(name, slerp[name], x, y):
+            angle = torch.acos((a * b).sum() / (a.norm() * b.norm()))
+            exact = (torch.sin(0.15 * angle) * a + torch.sin(0.85 * angle) * b) / torch.sin(angle)
+            assert_near_half_ulp(got, exact, torch.maximum(a.abs(), b.abs()))
 
 
-@pytest.mark.parametrize("family", ["nemotron_h_8b", "granite_4_0_micro"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_weights_by_component(family, tmp_path):
     base, tuned = models(tmp_path, family)
-    merge([base, tuned], tmp_path / "out", parse_weights(["0.5", "attention=0", "mlp.up=1"]))
+    merge([base, tuned], tmp_path / "out", parse_weights(["0.5", "attention=0.8", "mlp=0.9", "mlp.up=1"]))
     a, b, out = load(base), load(tuned), load(tmp_path / "out")
+    seen, rest = set(), {0.5: 0.5, 0.8: 0.2, 0.9: 0.1, 1.0: 0.0}
     for name in out:
-        if component(name).startswith("attention"):
-            assert torch.equal(out[name], a[name])
-        elif component(name) == "mlp.up":
-            assert torch.equal(out[name], b[name])
-        elif "input_linear" in name:  # gate rows, then up rows
-            half = len(out[name]) // 2
-            assert torch.equal(out[name][half:], b[name][half:])
-            assert_half_ulp(out[name][:half], (a[name][:half].double() + b[name][:half].double()) / 2)
-        else:
-            assert_half_ulp(out[name], (a[name].double() + b[name].double()) / 2)
+        weights = [0.5]
+        if re.search(r"\.[qkvo]_proj\.", name):
+            weights = [0.8]
+        elif re.search(r"\.(gate_proj|down_proj|output_linear)\.", name):
+            weights = [0.9]
+        elif ".up_proj." in name:
+            weights = [1.0]
+        elif ".input_linear." in name:
+            weights = [0.9, 1.0]
+        for (got, x, y), weight in zip(halves(name, out[name], a[name], b[name]), weights, strict=True):
+            assert_half_ulp(got, rest[weight] * x.double() + weight * y.double())
+        seen |= set(weights)
+    assert seen == {0.5, 0.8, 0.9, 1.0}
 
 
 def test_slerp_keeps_the_angle_and_falls_back_when_there_is_none(tmp_path):

@@ -16,7 +16,7 @@ from prism_nemo.data.indexed import documents
 from prism_nemo.data.packed import pack_blend
 from prism_nemo.data.prepare import prepare
 from prism_nemo.data.verify import verify_blend
-from prism_nemo.errors import InputError
+from prism_nemo.errors import InputError, PrismError
 from tests.data.test_prepare import content
 
 SEQUENCE = 32
@@ -96,3 +96,15 @@ def test_mistakes_are_named_before_any_work(tmp_path, prepared):
     packed = pack_blend(prepared, out, seq_length=SEQUENCE)
     with pytest.raises(InputError, match="is packed already"):
         pack_blend(packed, tmp_path / "twice", seq_length=SEQUENCE)
+
+
+def test_a_full_disk_says_so_and_the_next_run_goes_on(tmp_path, prepared, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("prism_nemo.data.pack.write_index", full)
+    with pytest.raises(PrismError, match="no space left"):
+        pack_blend(prepared, tmp_path / "out", seq_length=SEQUENCE)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    assert verify_blend(pack_blend(prepared, tmp_path / "out", seq_length=SEQUENCE)) == []

@@ -34,6 +34,8 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     assert rows["lb_v1_avg"].tuned.value == pytest.approx(np.mean([v.mean() for v in lost.values()]))
     text = FORMATS["markdown"](retention_table(list(rows.values())))
     assert text.count("LOST |") == 1
+    cut = [scores("arc", [1, 0], cut=3)]
+    assert "arc: 6 prompts did not fit" in FORMATS["terminal"](retention_table(r.retained(cut, cut)))
     with pytest.raises(InputError, match="different documents"):
         r.retained([scores("arc", [1, 0])], [scores("arc", [1, 0, 1])])
 

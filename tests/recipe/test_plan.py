@@ -114,7 +114,9 @@ def test_context_study_is_an_override(length: int, batch: int) -> None:
     assert warned("granite_3_3_8b", *changes) == ""
 
 
-@pytest.mark.parametrize(("tokens", "steps"), [("10_485_760_000", 10_000), ("15_728_640_000", 15_000)])
+@pytest.mark.parametrize(
+    ("tokens", "steps"), [("10_485_760_000", 10_000), ("15_728_640_000", 15_000), ("31_457_280_000", 30_000)]
+)
 def test_budget_study_is_an_override(tokens: str, steps: int) -> None:
     assert plan(made("granite_4_0_micro", f"midtrain.tokens={tokens}")).trainings[0].budget.steps == steps
 

@@ -1,12 +1,15 @@
 """Model cards: what they say is what the run holds, and what it lacks is said."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from prism_nemo.artifacts import verify
 from prism_nemo.errors import InputError
+from prism_nemo.report import make_report
 from prism_nemo.report.card import model_card
 from prism_nemo.report.run import Run, read_run
 
@@ -45,6 +48,20 @@ def test_the_report_holds_one_per_trained_checkpoint(report: Path) -> None:
     assert sorted(path.name for path in (report / "cards").iterdir()) == [
         f"{name}.md" for name in ("long_context_attention_hf", "long_context_hf", "merge", "mt", "rl", "rl_base")
     ]
+
+
+def test_each_checkpoint_gets_its_card_and_stays_what_it_was(report: Path, run_folder: Path) -> None:
+    for stage in ("mt", "rl", "long_context_hf"):
+        assert (run_folder / stage / "README.md").read_text() == (report / "cards" / f"{stage}.md").read_text()
+        assert verify(run_folder / stage) == []
+
+
+def test_a_card_that_somebody_wrote_is_left_alone(maker: Callable[..., Path], tmp_path: Path) -> None:
+    analyses = ("weights", "cka", "behaviour", "trajectory", "landscape", "long_context")
+    folder = maker(tmp_path / "run", steps=4, without=tuple(f"analysis_{name}" for name in analyses))
+    (folder / "mt" / "README.md").write_text("My own words.")
+    make_report([folder], tmp_path / "report")
+    assert (folder / "mt" / "README.md").read_text() == "My own words."
 
 
 def test_an_unfinished_stage_gets_none(run: Run) -> None:

@@ -35,7 +35,9 @@ class OpenAiBackend:
     """A served model.
 
     With `model_dir` (the served checkpoint's folder) prompts are rendered here and samples have that model's key,
-    as with `hf`; without it the key is the served name, and mode chat uses the server's own template.
+    as with `hf`; without it the key is the served name, and mode chat uses the server's own template. vLLM's server
+    fills what a request leaves open (top_k, min_p, penalties) from the model's generation_config.json: start it with
+    `--generation-config vllm`, or the samples are not of the protocol that is recorded.
     """
 
     def __init__(
