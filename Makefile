@@ -35,7 +35,8 @@ format: $(READY)
 $(READY): requirements/main.txt requirements/bridge.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 12) else "Python 3.12 is needed, this is %d.%d; with pyenv: pyenv install 3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/main.txt -r requirements/bridge.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-compile --no-deps --require-hashes -r requirements/main.txt -r requirements/bridge.txt -r requirements/dev.txt
+	@-$(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib >/dev/null  # pip does it on one core
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get -qq update && apt-get -qq install -y bubblewrap libseccomp2 g++ >/dev/null; } || \
