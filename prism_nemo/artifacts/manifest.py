@@ -15,6 +15,8 @@ from prism_nemo.errors import InputError
 MANIFEST = "artifact.json"
 CARD = "README.md"
 """A note on an artifact, no part of its content: written and mended after it was made."""
+REQUEST = ".request.json"
+"""In a draft: the fingerprint of what it was asked to become."""
 FORMAT_VERSION = 1
 
 
@@ -74,11 +76,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and xxh3_128 of every file below `folder` but the manifest and the card."""
+    """Size and xxh3_128 of every file below `folder` but the manifest, the card and a draft's request."""
     return {
         str(name): {"size": (folder / name).stat().st_size, "xxh3_128": mark}
         for name, mark in tree_hashes(folder).items()
-        if str(name) != CARD
+        if str(name) not in (CARD, REQUEST)
     }
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts.fingerprint import fingerprint, path_fingerprint
-from prism_nemo.artifacts.manifest import MANIFEST, Input, Manifest, git_commit, hash_files, read_manifest
+from prism_nemo.artifacts.manifest import MANIFEST, REQUEST, Input, Manifest, git_commit, hash_files, read_manifest
 from prism_nemo.errors import InputError
-
-REQUEST = ".request.json"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +86,6 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Iterator
     draft = Draft(path=folder.parent / f".{folder.name}.partial", fingerprint=wanted)
     _open_draft(draft, resume)
     yield draft
-    (draft.path / REQUEST).unlink()
     manifest = Manifest(
         kind=request.kind,
         fingerprint=wanted,
@@ -104,18 +101,24 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Iterator
         git_commit=git_commit(),
     )
     _write_durably(draft.path / MANIFEST, manifest.to_json())
+    (draft.path / REQUEST).unlink()  # only now: at every moment the draft says whose it is, for a resume
     _replace(draft.path, folder)
 
 
 def _open_draft(draft: Draft, resume: bool) -> None:
-    request = draft.path / REQUEST
-    if draft.path.exists():
-        same = request.is_file() and request.read_text() == draft.fingerprint
-        if not (resume and same):
-            shutil.rmtree(draft.path)
+    if draft.path.exists() and not (resume and _asked_for(draft.path) == draft.fingerprint):
+        shutil.rmtree(draft.path)
     draft.path.mkdir(parents=True, exist_ok=True)
-    if not request.is_file():
-        _write_durably(request, draft.fingerprint)
+    _write_durably(draft.path / REQUEST, draft.fingerprint)
+    (draft.path / MANIFEST).unlink(missing_ok=True)  # of a run that was killed just before the last rename
+
+
+def _asked_for(draft: Path) -> str:
+    """The fingerprint of the request that a draft was made for; empty when it does not say."""
+    request = draft / REQUEST
+    if request.is_file():
+        return request.read_text()
+    return read_manifest(draft).fingerprint if (draft / MANIFEST).is_file() else ""
 
 
 def _relative(path: Path, folder: Path) -> str:

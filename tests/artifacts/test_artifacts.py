@@ -166,3 +166,34 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path, files:
         assert verify(folder) == []
     else:
         assert not list(tmp_path.glob("a/artifact.json"))
+
+
+KILLED_AT_THE_END = """
+import os, pathlib, signal, sys
+from prism_nemo.artifacts import Request, publish
+module = sys.modules["prism_nemo.artifacts.publish"]
+setattr(module, sys.argv[2], lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+with publish(pathlib.Path(sys.argv[1]), Request(kind="thing", parameters={}), resume=True) as draft:
+    (draft.path / "weights.bin").write_bytes(b"days of work")
+"""
+
+
+@pytest.mark.parametrize("moment", ["hash_files", "git_commit", "_replace"])
+def test_a_finished_draft_survives_a_kill_while_it_is_published(tmp_path: Path, moment: str) -> None:
+    folder = tmp_path / "a"
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, str(folder), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    with publish(folder, Request(kind="thing", parameters={}), resume=True) as draft:
+        assert (draft.path / "weights.bin").read_bytes() == b"days of work"
+        assert not (draft.path / "artifact.json").exists()
+    assert verify(folder) == []
+    assert set(read_manifest(folder).files) == {"weights.bin"}
+    assert sorted(path.name for path in folder.iterdir()) == ["artifact.json", "weights.bin"]
+
+
+def test_a_finished_draft_of_another_request_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, str(folder), "_replace"], check=False)
+    with publish(folder, Request(kind="thing", parameters={"n": 1}), resume=True) as draft:
+        assert list(draft.path.glob("*.bin")) == []
