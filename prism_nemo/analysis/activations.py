@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.evaluation.backends.hf_model import Scan
 
 
 def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
@@ -24,18 +25,21 @@ def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
     """
     import orjson
 
-    texts = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        if Path(path).suffix == ".jsonl":
-            try:
-                line = orjson.loads(line)[field]
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{path}, line {number}: no JSON object with '{field}'; --field names it") from None
-        texts.append(line)
-        if len(texts) == count:
-            return texts
+    texts: list[str] = []
+    with open(path, encoding="utf-8") as file:  # not splitlines(): U+2028 and its kin may stand inside a JSON text
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            if Path(path).suffix == ".jsonl":
+                try:
+                    texts.append(orjson.loads(line)[field])
+                except (ValueError, KeyError, TypeError):
+                    what = f"no JSON object with '{field}'; --field names it"
+                    raise InputError(f"{path}, line {number}: {what}") from None
+            else:
+                texts.append(line.rstrip("\n"))
+            if len(texts) == count:
+                return texts
     raise InputError(f"{path} has {len(texts)} inputs, asked for are {count}; give more or --count {len(texts)}")
 
 
@@ -45,12 +49,16 @@ def pooled_states(
     """Write the mean over tokens of every hidden state as [states, inputs, width] float32 to `out` (.npy).
 
     `encoded`: token ids, one input at a time (batch size 1, so padding cannot matter). Means are taken in fp64.
-    Raises PrismError naming input and state when a state is not finite.
+    Raises PrismError naming input and state when a state is not finite, and InputError for inputs longer than what
+    transformers reads rightly on this device (Nemotron-H without its kernels).
     """
     layers, norm = _parts(model)
+    scan = Scan(model, model.device)
+    _refuse_long(scan, model, max(map(len, encoded)))
     partial = out.with_suffix(".partial.npy")
     states: Any = None
     for index, ids in enumerate(encoded):
+        scan.prepare(len(ids))
         means = _one_input(model, layers, norm, ids)
         bad = [state for state, mean in enumerate(means) if not np.isfinite(mean).all()]
         if bad:
@@ -63,6 +71,15 @@ def pooled_states(
             on_input(index)
     states.flush()
     return partial.rename(out)
+
+
+def _refuse_long(scan: Scan, model: Any, longest: int) -> None:
+    fits, _ = scan.prepare(longest)
+    if fits < longest:
+        raise InputError(
+            f"{model.name_or_path}: without mamba-ssm's kernels transformers reads {type(model).__name__} rightly "
+            f"up to {fits} tokens only, the longest input has {longest}; --max-tokens {fits}, or a GPU with the kernels"
+        )
 
 
 def _one_input(model: Any, layers: Any, norm: Any, ids: Sequence[int]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 from prism_nemo.analysis.activations import loaded, pooled_states, read_texts
 from prism_nemo.analysis.cka import cka_curve, cka_matrix, grams
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.evaluation.backends.hf_model import new_cache
 
 from .conftest import FAMILIES
 
@@ -60,13 +61,31 @@ def test_a_constant_representation_has_no_cka():
 def test_hooks_see_what_output_hidden_states_returns(family, pico, tmp_path):
     encoded = [[1, 5, 9, 2], [3, 4, 60]]
     with loaded(pico(family, "float32")) as model:
-        states = np.load(pooled_states(model, encoded, tmp_path / "a.npy"))
         with torch.no_grad():
-            for index, ids in enumerate(encoded):
-                expected = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-                assert len(states) == model.config.num_hidden_layers + 1
-                for state, rows in enumerate(expected):
-                    np.testing.assert_allclose(states[state, index], rows[0].mean(dim=0), rtol=1e-5, atol=1e-6)
+            whole = [model(torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in encoded]
+        states = np.load(pooled_states(model, encoded, tmp_path / "a.npy"))
+        assert len(states) == model.config.num_hidden_layers + 1
+        for index, expected in enumerate(whole):
+            for state, rows in enumerate(expected):
+                np.testing.assert_allclose(states[state, index], rows[0].mean(dim=0), rtol=1e-5, atol=1e-6)
+
+
+def test_nemotron_h_beyond_one_chunk_is_what_short_reading_gives(pico, tmp_path, monkeypatch):
+    """transformers' plain scan mixes chunks up; reading token by token has no chunks."""
+    ids = [int(k) for k in np.random.default_rng(0).integers(1, 64, 40)]
+    with loaded(pico("nemotron_h_8b", "float32")) as model:
+        for mixer in (module for module in model.modules() if hasattr(module, "A_log")):
+            mixer.chunk_size = 16
+        found = np.load(pooled_states(model, [ids], tmp_path / "a.npy"))[:, 0]
+        rows, cache = [], new_cache(model.config)
+        with torch.no_grad():
+            for token in ids:
+                seen = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True, output_hidden_states=True)
+                rows.append([state[0, 0].numpy() for state in seen.hidden_states])
+        np.testing.assert_allclose(found, np.mean(rows, axis=0), rtol=1e-4, atol=1e-5)
+        monkeypatch.setattr("prism_nemo.evaluation.backends.hf_model.SCAN_BYTES", 4 * 8 * 4 * 32**2)
+        with pytest.raises(InputError, match="the longest input has 40; --max-tokens"):
+            pooled_states(model, [ids[:3], ids], tmp_path / "b.npy")
 
 
 def test_a_hidden_state_that_is_not_finite_is_named(pico, tmp_path):
@@ -86,6 +105,8 @@ def test_inputs_are_read_and_counted(tmp_path):
         read_texts(lines, 3)
     with pytest.raises(InputError, match="line 1: no JSON object with 'prompt'"):
         read_texts(lines, 1, field="prompt")
+    lines.write_text('{"text": "one\u2028still one\u0085"}\n{"text": "two"}\n')
+    assert read_texts(lines, 2) == ["one\u2028still one\u0085", "two"]
     plain = tmp_path / "texts.txt"
     plain.write_text("one\ntwo\n")
     assert read_texts(plain, 1) == ["one"]
