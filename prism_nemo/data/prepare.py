@@ -212,7 +212,8 @@ def _first_look(plan: Plan, on_warning: Callable[[str], None] | None) -> tuple[l
     mixture = plan.job.mixture
     encode = load_encoder(plan.job.encoder, plan.job.tokenizer)
     budgets = [plan.budget(source) for source in mixture.sources]
-    estimates = [sample.tokens(encode) for sample in plan.samples]
+    pairs = zip(plan.samples, mixture.sources, strict=True)
+    estimates = [sample.estimate(source, encode) for sample, source in pairs]
     for line in expected_shortages(mixture.sources, budgets, estimates):
         if on_warning:
             on_warning(line)

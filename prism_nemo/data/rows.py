@@ -3,11 +3,12 @@
 We parse rows ourselves: an encoder's own file reader drops the rest of a file after one bad row without a word.
 """
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -111,103 +112,136 @@ def _row(position: int, number: int, name: str, line: bytes, wanted: Wanted, who
 
 def _compressed(unit: Unit, columns: tuple[str, ...], wanted: Wanted) -> Iterator[Row | None]:
     """Lines of a gzip or zstd file; a stream that ends inside a frame is an error, not an early end."""
-    for number, line in enumerate(_lines(unit.path, unit.kind)):
-        yield _row(number, number, unit.names[0], line, wanted)
+    with open(unit.path, "rb") as file:
+        for number, (line, whole) in enumerate(_lines(_decompressed(file, unit))):
+            yield _row(number, number, unit.names[0], line, wanted, whole)
 
 
-def _lines(path: Path, kind: str) -> Iterator[bytes]:
-    rest = b""
-    for piece in _decompressed(path, kind):
-        lines = (rest + piece).split(b"\n") if b"\n" in piece else [rest + piece]
-        rest = lines.pop()
-        if len(rest) > MAX_LINE:
-            raise InputError(f"{path} has a line over {MAX_LINE >> 20} MiB; it is not a file of JSON lines")
-        yield from lines
-    if rest:
-        yield rest
+def _lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """(line, whether it is whole): of a line over MAX_LINE only the beginning is kept."""
+    line, length = bytearray(), 0
+    for piece in pieces:
+        for number, part in enumerate(piece.split(b"\n")):
+            if number:  # a line break stands before this part
+                yield bytes(line), length <= MAX_LINE
+                line, length = bytearray(), 0
+            length += len(part)
+            if length <= MAX_LINE:
+                line += part
+    if length:
+        yield bytes(line), length <= MAX_LINE
 
 
-def _decompressed(path: Path, kind: str) -> Iterator[bytes]:
+def _decompressed(file: BinaryIO, unit: Unit) -> Iterator[bytes]:
     import zstandard
 
     def fresh() -> Any:
-        return zlib.decompressobj(31) if kind == "gz" else zstandard.ZstdDecompressor().decompressobj()
+        return zlib.decompressobj(31) if unit.kind == "gz" else zstandard.ZstdDecompressor().decompressobj()
 
     stream, inside = fresh(), False
     try:
-        with open(path, "rb") as file:
-            while data := file.read(CHUNK):
-                while data:
-                    inside = True
-                    yield stream.decompress(data)
-                    data = b""
-                    if stream.eof:  # a file may hold several frames, one after the other
-                        data, stream, inside = stream.unused_data, fresh(), False
+        while data := file.read(CHUNK):
+            while data:
+                inside = True
+                yield stream.decompress(data)
+                data = b""
+                if stream.eof:  # a file may hold several frames, one after the other
+                    data, stream, inside = stream.unused_data, fresh(), False
     except (zlib.error, zstandard.ZstdError) as error:
-        raise InputError(f"{path} is damaged ({error}); fetch it again") from None
+        raise InputError(f"{unit.path} is damaged ({error}); fetch it again") from None
     if inside:
-        raise InputError(f"{path} is truncated: it ends inside a compressed frame; fetch it again")
+        raise InputError(f"{unit.path} is truncated: it ends inside a compressed frame; fetch it again")
+
+
+def compressed_beginning(unit: Unit, most: int) -> tuple[list[bytes], float]:
+    """Whole lines from the first `most` bytes of a compressed file's text, and bytes of text for each byte of file."""
+    text = bytearray()
+    with open(unit.path, "rb") as file:
+        for piece in _decompressed(file, unit):
+            text += piece
+            if len(text) >= most:
+                break
+        ratio = len(text) / max(file.tell(), 1)
+    lines = bytes(text).split(b"\n")
+    return lines[:-1] or lines, ratio
 
 
 def _parquet(unit: Unit, columns: tuple[str, ...], wanted: Wanted) -> Iterator[Row | None]:
-    import pyarrow
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(unit.path) as file:
-            _need_columns(unit.path, columns, file.schema_arrow.names)
-            number = sum(file.metadata.row_group(index).num_rows for index in range(unit.start))
-            groups = list(range(unit.start, unit.end))
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=list(columns), use_threads=False):
-                yield from _batch_rows(batch, number, unit.names[0], wanted)
-                number += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{unit.path} is truncated or damaged ({_one_line(error)}); fetch it again") from None
+    with _readable(unit.path), parquet.ParquetFile(unit.path) as file:
+        _need_columns(unit.path, columns, file.schema_arrow.names)
+        number = sum(file.metadata.row_group(index).num_rows for index in range(unit.start))
+        groups = list(range(unit.start, unit.end))
+        for batch in file.iter_batches(ROWS, row_groups=groups, columns=list(columns), use_threads=False):
+            yield from _batch_rows(batch, number, unit.names[0], wanted)
+            number += batch.num_rows
 
 
 def _arrow(unit: Unit, columns: tuple[str, ...], wanted: Wanted) -> Iterator[Row | None]:
     """An arrow stream (what `datasets` writes) or an arrow file."""
+    number = 0
+    for batch in _record_batches(unit.path):
+        _need_columns(unit.path, columns, batch.schema.names)
+        for start in range(0, batch.num_rows, ROWS):
+            piece = batch.slice(start, ROWS).select(list(columns))
+            yield from _batch_rows(piece, number, unit.names[0], wanted)
+            number += piece.num_rows
+
+
+def arrow_rows(path: Path) -> int:
+    """Rows of an arrow file or stream; of its content only the batches' headers are read."""
+    return sum(batch.num_rows for batch in _record_batches(path))
+
+
+def _record_batches(path: Path) -> Iterator[Any]:
+    import pyarrow
+
+    with _readable(path), pyarrow.memory_map(str(path)) as mapped:
+        is_file = mapped.read(6) == b"ARROW1"
+        mapped.seek(0)
+        if is_file:
+            reader = pyarrow.ipc.open_file(mapped)
+            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+        else:
+            yield from pyarrow.ipc.open_stream(mapped)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     import pyarrow
 
     try:
-        with pyarrow.memory_map(str(unit.path)) as mapped:
-            number = 0
-            for batch in _record_batches(mapped):
-                _need_columns(unit.path, columns, batch.schema.names)
-                for start in range(0, batch.num_rows, ROWS):
-                    piece = batch.slice(start, ROWS).select(list(columns))
-                    yield from _batch_rows(piece, number, unit.names[0], wanted)
-                    number += piece.num_rows
+        yield
+    except FileNotFoundError:
+        raise
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{unit.path} is truncated or damaged ({_one_line(error)}); fetch it again") from None
-
-
-def _record_batches(mapped: Any) -> Iterator[Any]:
-    import pyarrow
-
-    if mapped.read(6) == b"ARROW1":
-        mapped.seek(0)
-        reader = pyarrow.ipc.open_file(mapped)
-        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-    else:
-        mapped.seek(0)
-        yield from pyarrow.ipc.open_stream(mapped)
+        raise InputError(f"{path} is truncated or damaged ({_one_line(error)}); fetch it again") from None
 
 
 def _batch_rows(batch: Any, number: int, name: str, wanted: Wanted) -> Iterator[Row | None]:
+    """Only what is wanted becomes Python objects; of a memory-mapped file the rest is not even read."""
+    import pyarrow
+
+    keep = [wanted(name, index) for index in range(number, number + batch.num_rows)]
+    contents = iter(_contents(batch if all(keep) else batch.filter(pyarrow.array(keep, pyarrow.bool_()))))
+    for index, drawn in enumerate(keep, number):
+        yield Row(index, index, name, next(contents)) if drawn else None
+
+
+def _contents(batch: Any) -> list[dict[str, Any] | Bad]:
     try:
-        rows = batch.to_pylist()
+        return list(batch.to_pylist())
     except UnicodeDecodeError:
-        rows = [_arrow_row(batch, index) for index in range(batch.num_rows)]
-    for index, content in enumerate(rows, number):
-        yield Row(index, index, name, content) if wanted(name, index) else None
+        return [_arrow_row(batch, index) for index in range(batch.num_rows)]
 
 
 def _arrow_row(batch: Any, index: int) -> dict[str, Any] | Bad:
+    row = batch.slice(index, 1)
     try:
-        return batch.slice(index, 1).to_pylist()[0]
+        return dict(row.to_pylist()[0])
     except UnicodeDecodeError:
-        return Bad("bad UTF-8", repr(batch.slice(index, 1)).encode()[:CHUNK])
+        return Bad("bad UTF-8", repr(row).encode()[:CHUNK])
 
 
 def _need_columns(path: Path, columns: tuple[str, ...], present: list[str]) -> None:

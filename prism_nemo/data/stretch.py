@@ -1,8 +1,9 @@
 """How much of each source has to be read closely: stretches of the random draw, widened until the budget is met.
 
 A source far larger than its budget is not tokenized whole: only rows whose draw key lies below a bound are parsed. The
-bound comes from a sample; when it proves too low, the next stretch of keys follows. What is drawn is the same either
-way: the rows with the smallest keys.
+bound comes from a sample; when it proves too low, the next stretch of keys follows. Either way the rows with the
+smallest keys are drawn for training. Which groups are held out is decided among the rows that were read: with
+`valid_tokens` or `test_tokens`, another bound may hold out other documents.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from prism_nemo.data.assemble import Shard
 from prism_nemo.data.draw import FULL
 from prism_nemo.data.files import Unit
 from prism_nemo.data.mixture import Mixture
-from prism_nemo.data.sample import has_limit
+from prism_nemo.data.sample import Estimate, has_limit
 from prism_nemo.data.select import Budget, duplicates
 from prism_nemo.data.shard import CLEAN
 
@@ -24,13 +25,12 @@ Make = Callable[[list[tuple[Unit, int, int]]], list[Shard]]
 """Makes the shards of (unit, low, high) stretches."""
 
 
-def first_bounds(mixture: Mixture, estimates: Sequence[float | None], budgets: Sequence[Budget]) -> list[int]:
+def first_bounds(mixture: Mixture, estimates: Sequence[Estimate | None], budgets: Sequence[Budget]) -> list[int]:
     """The upper draw key of each source's first stretch, 2^64 for the whole source (also when its size is unknown)."""
-    bounds = []
-    for source, estimate, budget in zip(mixture.sources, estimates, budgets, strict=True):
-        whole = has_limit(source.parts) or not estimate
-        bounds.append(FULL if whole or not estimate else _bound(MARGIN * budget.total / estimate))
-    return bounds
+    return [
+        FULL if estimate is None or has_limit(source.parts) else _bound(MARGIN * budget.total / estimate.tokens)
+        for source, estimate, budget in zip(mixture.sources, estimates, budgets, strict=True)
+    ]
 
 
 def _bound(fraction: float) -> int:

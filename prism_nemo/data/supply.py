@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prism_nemo.data.mixture import Source
 from prism_nemo.data.report import SourceReport
+from prism_nemo.data.sample import Estimate
 from prism_nemo.data.select import Budget
 from prism_nemo.errors import InputError, PrismError
 
@@ -12,25 +13,25 @@ FAR_OFF = 2.0
 
 
 def expected_shortages(
-    sources: Sequence[Source], budgets: Sequence[Budget], estimates: Sequence[float | None]
+    sources: Sequence[Source], budgets: Sequence[Budget], estimates: Sequence[Estimate | None]
 ) -> list[str]:
     """A line for every source that would probably be repeated more often than its `max_epochs`.
 
-    `estimates`: tokens there are by a sample of the files; None: unknown, then what the source's entry says counts,
-    unless the files are somebody's own. Raises InputError when a sample says that it is out of the question.
+    `estimates`: tokens there are; None is unknown. Raises InputError when one that is believed says that it is out of
+    the question.
     """
     lines = []
     for source, budget, estimate in zip(sources, budgets, estimates, strict=True):
-        tokens = estimate or (source.tokens if all(part.path is None for part in source.parts) else None)
-        if not tokens or source.max_epochs is None or budget.train <= source.max_epochs * tokens:
+        if estimate is None or source.max_epochs is None or budget.train <= source.max_epochs * estimate.tokens:
             continue
+        tokens = estimate.tokens
         most = tokens * source.max_epochs / source.weight
         line = (
             f"source {source.name} has about {tokens:,.0f} tokens, its share of the budget asks for "
             f"{budget.train:,}: about {budget.train / tokens:.1f} epochs, max_epochs is {source.max_epochs:g}; ask for "
             f"at most about {most:,.0f} tokens, lower its weight or raise max_epochs"
         )
-        if estimate and budget.train > FAR_OFF * source.max_epochs * estimate:
+        if estimate.believed and budget.train > FAR_OFF * source.max_epochs * tokens:
             raise InputError(line)
         lines.append(line)
     return lines

@@ -6,8 +6,11 @@ import json
 import pyarrow as pa
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
+from prism_nemo.data import rows as rows_module
 from prism_nemo.data.files import plan_units
 from prism_nemo.data.mixture import Mixture, Part, Source
 from prism_nemo.data.rows import Bad, read_rows
@@ -71,6 +74,41 @@ def test_a_damaged_byte_is_noticed(tmp_path, name):
     (tmp_path / name).write_bytes(whole)
     with pytest.raises(InputError, match="damaged"):
         rows_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "gz", "zst"])
+def test_a_line_over_the_limit_is_one_bad_row_among_good_ones(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(rows_module, "MAX_LINE", 200_000)
+    raw = b'{"text": "before"}\n{"text": "' + b"long " * 50_000 + b'"}\n{"text": "after"}\n'
+    packed = {"jsonl": lambda data: data, "gz": gzip.compress, "zst": zstandard.compress}[kind](raw)
+    name = "r.jsonl" if kind == "jsonl" else f"r.jsonl.{kind}"
+    (tmp_path / name).write_bytes(packed)
+    first, bad, last = rows_of(tmp_path / name)
+    assert (first, last) == ({"text": "before"}, {"text": "after"})
+    assert isinstance(bad, Bad) and bad.reason == "line over the length limit" and len(bad.raw) <= rows_module.CHUNK
+
+
+@given(st.lists(st.text("ab\n", max_size=6).map(str.encode), max_size=8))
+def test_lines_are_those_of_the_whole_text_however_it_is_cut(pieces):
+    whole = b"".join(pieces).split(b"\n")
+    assert list(rows_module._lines(iter(pieces))) == [(line, True) for line in (whole if whole[-1] else whole[:-1])]
+
+
+def test_only_wanted_rows_of_a_table_become_objects(tmp_path, monkeypatch):
+    made = []
+    contents = rows_module._contents
+    monkeypatch.setattr(rows_module, "_contents", lambda batch: made.append(batch.num_rows) or contents(batch))
+    for name in ("rows.parquet", "stream.arrow"):
+        made.clear()
+        WRITERS[name](tmp_path / name)
+        rows = [
+            row
+            for unit in plan_units(mixture(tmp_path / name))
+            for row in read_rows(unit, ("text",), lambda name, position: position % 100 == 7)
+        ]
+        assert len(rows) == len(ROWS)
+        assert {row.position: row.content for row in rows if row} == {n: ROWS[n] for n in range(7, 1000, 100)}
+        assert sum(made) == 10
 
 
 def test_a_folder_of_plain_text_is_one_document_per_file(tmp_path):
