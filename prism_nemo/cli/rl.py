@@ -94,21 +94,21 @@ def run(
 ) -> None:
     """GRPO.  Example: prism rl run --model runs/hf --prompts runs/mcs/problems.jsonl --out runs/rl steps=100"""
     from prism_nemo.errors import InputError
+    from prism_nemo.recipe.presets import lacks
     from prism_nemo.rl.settings import cluster_from, job_from
 
     job = job_from(values or [], preset=preset, recipe=recipe, model=model, prompts=prompts, out=out)
+    for line in lacks(engine, kl=job.kl, reference_every=job.reference_every):
+        typer.echo(f"note: {line}", err=True)
     if engine == "trl":
         from prism_nemo.rl.trl import train_grpo
 
         train_grpo(job, force=force, report=lambda row: typer.echo(_line(row, job.steps)))
         typer.echo(f"{out}: trained")
     elif engine == "nemo_rl":
-        from prism_nemo.rl.nemo_rl.config import lacks
         from prism_nemo.rl.nemo_rl.prepare import prepare
 
         script = prepare(job, cluster_from(cluster), out)
-        for line in lacks(job):
-            typer.echo(f"note: {line}", err=True)
         typer.echo(f"submit with: {script}")
     else:
         raise InputError(f"unknown engine {engine!r}; trl or nemo_rl")

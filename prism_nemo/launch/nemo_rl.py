@@ -2,17 +2,23 @@
 
 Three jobs stand for the stage: one writes prompts, configuration and launch script (`prism rl run`), one submits that
 script and waits, as often as its steps need slices (`slurm/rl.sh`, no container: it calls sbatch), and one turns the
-last checkpoint into a Hugging Face folder with NeMo-RL's converter (`slurm/rl_export.sh`).
+last checkpoint into a Hugging Face folder, with proof (`prism rl export`, in the image of all other stages).
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from prism_nemo.errors import InputError
 from prism_nemo.launch.profile import Profile, seconds
 from prism_nemo.launch.script import CODE, Job, interpreter
 from prism_nemo.recipe import Recipe
+from prism_nemo.recipe.check import model_shape
+from prism_nemo.rl.job import RLJob
+from prism_nemo.rl.nemo_rl.cluster import Policy
+from prism_nemo.rl.nemo_rl.config import render
+from prism_nemo.rl.settings import cluster_from, job_values
 
 
 class RLStage(Protocol):
@@ -30,37 +36,46 @@ def runs_in_nemo_rl(recipe: Recipe, name: str) -> bool:
     return recipe.rl.engine == "nemo_rl" and name in ("rl", "rl_base")
 
 
-def rl_jobs(stage: RLStage, recipe: Recipe, arguments: Sequence[str], profile: Profile, run: Path) -> list[Job]:
-    """The jobs of one stage. Raises InputError when the recipe names no prompts, or the profile no NeMo-RL or image."""
+def rl_jobs(stage: RLStage, recipe: Recipe, profile: Profile, run: Path) -> list[Job]:
+    """The jobs of one stage. Raises InputError when the recipe names no prompts, or the profile no NeMo-RL or image,
+    and for a combination that NeMo-RL could not run."""
+    _check_profile(stage, recipe, profile)
+    work = run / f"{stage.name}.nemo_rl"
+    values = job_values(recipe.rl)
+    places = {"model": str(stage.inputs["policy"]), "prompts": str(stage.inputs["prompts"]), "out": str(work)}
+    cluster = _cluster(recipe, profile.for_stage(stage.name, gpu=True), run, stage.name)
+    render(RLJob.from_dict({**values, **places}), Policy(shape=model_shape(recipe)), cluster_from(cluster))
+    prism = ("env", "-C", CODE, interpreter(profile), "-m", "prism_nemo.cli.main", "rl")
+    prepare = [*prism, "run", "--engine", "nemo_rl"]
+    prepare += [word for key, value in places.items() for word in (f"--{key}", value)]
+    prepare += [word for entry in cluster for word in ("--cluster", entry)]
+    prepare += [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    follow = ["bash", f"{CODE}/slurm/rl.sh", str(run), stage.name, profile.nemo_rl, str(recipe.rl.steps)]
+    last = f"{work}/checkpoints/step_{recipe.rl.steps}"
+    export = [*prism, "export", last, "--out", str(run / stage.name)]
+    plain: dict[str, Any] = {"ranks": 1, "arguments": (), "gpu": False}
+    return [
+        Job(stage=f"{stage.name}_config", command=tuple(prepare), **plain),
+        Job(stage=stage.name, command=tuple(follow), container=False, **plain),
+        Job(stage=f"{stage.name}_export", command=tuple(export), **plain),
+    ]
+
+
+def _check_profile(stage: RLStage, recipe: Recipe, profile: Profile) -> None:
     if not recipe.rl.prompts:
         raise InputError("rl.prompts names no file; `prism rl prompts` makes one, rl.prompts=FILE names it")
     if not profile.nemo_rl:
         raise InputError(
             f"profile {profile.name} has no nemo_rl: the checkout of NeMo-RL whose ray.sub starts {stage.name}"
         )
-    settings = profile.for_stage(stage.name, gpu=True)
-    if not settings.container_image:
+    if not profile.for_stage(stage.name, gpu=True).container_image:
         raise InputError(
             f"profile {profile.name} has no container_image under [stages.{stage.name}]: NeMo-RL needs its own"
         )
-    source, *overrides = arguments
-    work = run / f"{stage.name}.nemo_rl"
-    prepare = ["env", "-C", CODE, interpreter(profile), "-m", "prism_nemo.cli.main", "rl", "run", "--engine", "nemo_rl"]
-    prepare += ["--recipe", source, "--model", str(stage.inputs["policy"]), "--prompts", str(stage.inputs["prompts"])]
-    prepare += ["--out", str(work), *_cluster(recipe, settings, run, stage.name)]
-    prepare += [entry.removeprefix("rl.") for entry in overrides if entry.startswith("rl.")]
-    follow = ["bash", f"{CODE}/slurm/rl.sh", str(run), stage.name, profile.nemo_rl, str(recipe.rl.steps)]
-    export = ["bash", f"{CODE}/slurm/rl_export.sh", str(run), stage.name]
-    plain = {"ranks": 1, "arguments": (), "gpu": False}
-    return [
-        Job(stage=f"{stage.name}_config", command=tuple(prepare), **plain),  # type: ignore[arg-type]
-        Job(stage=stage.name, command=tuple(follow), container=False, **plain),  # type: ignore[arg-type]
-        Job(stage=stage.name, part="export", command=tuple(export), **plain),  # type: ignore[arg-type]
-    ]
 
 
 def _cluster(recipe: Recipe, profile: Profile, run: Path, name: str) -> list[str]:
-    """Options of `prism rl run` for where it happens."""
+    """Where it happens, as `prism rl run --cluster` takes it; what the recipe says wins over the profile."""
     limit = seconds(profile.time)
     values = {
         "nodes": recipe.parallel.nodes,
@@ -71,5 +86,7 @@ def _cluster(recipe: Recipe, profile: Profile, run: Path, name: str) -> list[str
         "job_name": f"{recipe.name}.{name}.ray",
         "image": profile.container_image,
         "mounts": ",".join([*profile.mounts, f"{run}:{run}"]),
+        **profile.rl_cluster,
+        **recipe.rl.cluster,
     }
-    return [word for key, value in values.items() if value for word in ("--cluster", f"{key}={value}")]
+    return [f"{key}={value}" for key, value in values.items() if value]

@@ -62,6 +62,9 @@ class Profile:
     """Slices that begin at the same step, after stops or crashes, before the job is given up."""
     nemo_rl: str = ""
     """Checkout of NeMo-RL on the shared file system, whose ray.sub starts reinforcement learning."""
+    rl_cluster: dict[str, str] = field(default_factory=dict)
+    """Further settings of NeMo-RL's job (`prism_nemo.rl.nemo_rl.cluster.Cluster`): sandbox, setup, reward_workers, ...
+    A recipe's `rl.cluster` wins."""
     prepare_jobs: int = 1
     """Jobs of an array that share the making of token files."""
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)

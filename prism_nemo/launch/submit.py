@@ -85,7 +85,7 @@ def submit(
 def _jobs(stage: StageToRun, recipe: Recipe, arguments: tuple[str, ...], profile: Profile, run: Path) -> list[Job]:
     """The job of a stage; before it, where its work can be shared and the profile wants that, an array of jobs."""
     if runs_in_nemo_rl(recipe, stage.name):
-        return rl_jobs(stage, recipe, arguments, profile, run)
+        return rl_jobs(stage, recipe, profile, run)
     job = Job(stage=stage.name, ranks=stage.ranks, arguments=arguments, gpu=stage.gpu)
     shares = profile.for_stage(stage.name, gpu=stage.gpu).prepare_jobs
     return [replace(job, part=SHARES, shares=shares), job] if stage.share and shares > 1 else [job]

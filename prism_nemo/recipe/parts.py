@@ -79,7 +79,8 @@ class Training:
     clip_grad: float = 1.0
     """Largest global gradient norm. Not stated in the paper; the default of the engine it seems to have used."""
     trainable: tuple[str, ...] = ()
-    """Regular expressions on parameter names, or `attention`; empty: all. The others are frozen."""
+    """`all` (as when empty), `attention` (its projections), or regular expressions on Megatron's parameter names. The
+    others are frozen."""
     document_attention: bool = False
     """Attend within documents only (and reset Mamba states at their boundaries)."""
     save_every_tokens: int = 1_048_576_000
@@ -192,6 +193,9 @@ class RL:
     preset: str = "paper"
     """What the values below started from: paper, dapo or nemotron_nano. `rl.preset=dapo` on the command line sets
     them; in Python, `with_preset` (`prism_nemo.recipe.presets`) does."""
+    cluster: dict[str, str] = field(default_factory=dict)
+    """How NeMo-RL shares the work, by the names of `prism rl run --cluster`: backend (dtensor or megatron), tensor,
+    pipeline, context, generation_tensor, nodes, ... Circumstance, as `parallel` is."""
     prompts: str = ""
     """A JSONL of problems (`prism rl prompts`); empty in a rehearsal: its own."""
     domains: tuple[str, ...] = ("math", "code", "science")
@@ -259,16 +263,20 @@ class Evaluate:
 
     suite: str = "prism"
     """A preset or a list such as `aime24:64,gpqa_diamond:3`; `rehearsal` for the held-out problems of a rehearsal."""
-    backend: Literal["hf", "vllm", "openai"] = "vllm"
+    backend: Literal["hf", "vllm"] = "vllm"
+    """What samples on the machine of the stage; vLLM in a process per model."""
+    prompting: Literal["raw", "chat"] = "raw"
+    """raw: the question as it is, as RL asks it; chat: the checkpoint's chat template, which most bases do not have."""
     problems_per_domain: int = 0
     """Held-out problems of a rehearsal; 0 elsewhere."""
     samples_per_problem: int = 0
     """k of avg@k in a rehearsal; 0: as the suite says."""
     max_new_tokens: int = 32_768
-    """Longest response."""
+    """Longest response; a benchmark that asks for more gets this."""
     temperature: float = 0.6
     """Of the samples in a rehearsal; elsewhere the suite's own protocol holds."""
     seed: int = 42
+    """Of the samples."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -280,6 +288,6 @@ class Analyze:
     cka_max_tokens: int = 512
     """Longest input; the paper does not state it."""
     landscape_problems: int = 0
-    """Held-out problems per domain that each point of the landscape answers; 0: no landscape."""
+    """Problems per domain (of a suite: per benchmark) that each point of the landscape answers; 0: no landscape."""
     landscape_samples: int = 4
     """Answers to each."""

@@ -49,3 +49,14 @@ def with_preset(section: RL, name: str) -> RL:
     defaults = {field.name: field.default for field in fields(RL)}
     values = {key: PRESETS[name].get(key, defaults[key]) for key in decided if key != "rewards"}
     return replace(section, preset=name, rewards=Rewards(**PRESETS[name].get("rewards", {})), **values)
+
+
+def lacks(engine: str, *, kl: float, reference_every: int) -> list[str]:
+    """What of the paper's setup a run of this engine goes without, one line each."""
+    if not kl:
+        return []
+    if engine == "nemo_rl":
+        return ["NeMo-RL has no softly updated reference policy as in the paper: it stays the starting policy"]
+    if not reference_every:
+        return ["the paper updates its reference policy softly, it does not say how often; rl.reference_every=0: never"]
+    return []

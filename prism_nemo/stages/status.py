@@ -34,7 +34,7 @@ def overview(run: Path) -> list[StageLine]:
 
 def _job(name: str, jobs: dict[str, JobState]) -> JobState | None:
     """The stage's job; where several make it, the first that is not done."""
-    parts = [jobs[part] for part in (f"{name}.shares", f"{name}_config", name, f"{name}.export") if part in jobs]
+    parts = [jobs[part] for part in (f"{name}.shares", f"{name}_config", name, f"{name}_export") if part in jobs]
     return next((part for part in parts if part.state not in ("done", "unknown")), parts[-1] if parts else None)
 
 
@@ -60,8 +60,8 @@ def _line(run: Path, name: str, record: Record | None) -> StageLine:
         seconds = time.time() - record.started
     elif state == "done" and not (run / name / "artifact.json").is_file():
         state = "to do"
-    running = state == "running" and record.done > 0
-    left = seconds * (record.total - record.done) / record.done if running else 0.0
+    gained = record.done - (record.began or 0.0)
+    left = seconds * (record.total - record.done) / gained if state == "running" and gained > 0 else 0.0
     return StageLine(
         name=name,
         state=state,

@@ -92,15 +92,15 @@ def test_nemo_rl_is_three_jobs_of_which_one_submits(
     submit(recipe, "llama_3_1_8b", changes, rl_stages(run), run, profile="enroot", dry_run=True)
     _, _, config, rl, export, evaluate = capsys.readouterr().out.split("# ---- ")
     code = f"{run}/.slurm/code-HASH/code"
-    assert f"env -C {code} python -m prism_nemo.cli.main rl run --engine nemo_rl --recipe llama_3_1_8b" in config
-    assert f"--model {run}/mt --prompts /data/p.jsonl --out {run}/rl.nemo_rl --cluster nodes=2" in config
-    assert "image=/shared/images/nemo-rl.sqsh" in config and f"{run}:{run} prompts=/data/p.jsonl steps=40" in config
+    assert f"env -C {code} python -m prism_nemo.cli.main rl run --engine nemo_rl --model {run}/mt" in config
+    assert f"--prompts /data/p.jsonl --out {run}/rl.nemo_rl --cluster nodes=2" in config
+    assert "image=/shared/images/nemo-rl.sqsh" in config and "steps=40" in config and "rl.engine" not in config
     assert "--container-image /shared/images/prism-nemo.sqsh" in config
     assert f" bash {code}/slurm/rl.sh {run} rl /shared/NeMo-RL 40" in rl and "--container-image" not in rl
     assert "afterok:<id of rl_config>" in rl and "#SBATCH --gpus" not in rl
-    assert f" bash {code}/slurm/rl_export.sh {run} rl" in export
-    assert "--container-image /shared/images/nemo-rl.sqsh" in export
-    assert "afterok:<id of rl.export>" in evaluate
+    assert f"rl export {run}/rl.nemo_rl/checkpoints/step_40 --out {run}/rl" in export
+    assert "--container-image /shared/images/prism-nemo.sqsh" in export and "#SBATCH --gpus" not in export
+    assert "afterok:<id of rl_export>" in evaluate
 
 
 @pytest.mark.parametrize(

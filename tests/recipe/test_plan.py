@@ -162,3 +162,14 @@ def test_plan_imports_no_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_what_the_run_goes_without_of_the_papers_setup_is_said() -> None:
+    planned = plan(made("llama_3_1_8b"))
+    assert planned.notes == [
+        "NeMo-RL has no softly updated reference policy as in the paper: it stays the starting policy"
+    ]
+    assert f"note: {planned.notes[0]}" in lines(planned)
+    assert plan(made("llama_3_1_8b", "rl.preset=dapo")).notes == []  # without KL there is no reference policy
+    assert "softly" in plan(made("llama_3_1_8b", "rl.engine=trl")).notes[0]
+    assert plan(made("llama_3_1_8b", "rl.engine=trl", "rl.reference_every=50")).notes == []

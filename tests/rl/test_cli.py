@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from prism_nemo.cli.rl import app
 from prism_nemo.errors import InputError
+from prism_nemo.rl.nemo_rl.prepare import CODE
 from prism_nemo.verifiers import Problem, load_problems, save_problems
 
 RUN = CliRunner()
@@ -75,6 +76,8 @@ def test_one_job_for_both_engines(tmp_path, problems, tokenizer):
     places = ["--model", model, "--prompts", problems, "--out"]
     trained = call("run", *places, tmp_path / "trl", *values)
     assert "step 2/2: reward" in trained.stdout
-    written = call("run", *places, tmp_path / "cluster", "--engine", "nemo_rl", "--cluster", "nodes=1", *values)
+    mounts = f"mounts={tmp_path}:{tmp_path},{CODE}:{CODE}"
+    cluster = ["--engine", "nemo_rl", "--cluster", "nodes=1", "--cluster", mounts]
+    written = call("run", *places, tmp_path / "cluster", *cluster, *values)
     assert (tmp_path / "cluster/launch.sh").is_file()
-    assert "think" in written.stderr
+    assert "no softly updated reference policy" in written.stderr

@@ -13,12 +13,14 @@ from pico import make_model
 
 from prism_nemo.errors import InputError
 from prism_nemo.models.facts import base_shape
-from prism_nemo.rl.job import preset
+from prism_nemo.recipe import load_recipe, override
+from prism_nemo.rl.job import RLJob, preset
 from prism_nemo.rl.nemo_rl.cluster import Cluster, Policy, save_by
-from prism_nemo.rl.nemo_rl.config import lacks, render
+from prism_nemo.rl.nemo_rl.config import render
 from prism_nemo.rl.nemo_rl.keys import KEYS, check_keys, leaves
 from prism_nemo.rl.nemo_rl.prepare import CODE, launch_script, prepare
 from prism_nemo.rl.nemo_rl.rules import check_rules
+from prism_nemo.rl.settings import cluster_from, job_values
 from prism_nemo.verifiers import Problem, load_problems, save_problems
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,16 +28,26 @@ DENSE, GRANITE, HYBRID, MISTRAL = (
     Policy(shape=base_shape(name)) for name in ("llama_3_1_8b", "granite_3_3_8b", "nemotron_h_8b", "mistral_7b")
 )
 PLACES = {"model": "/data/hf/model", "prompts": "/data/rl/prompts/train.jsonl", "out": "/data/rl/run"}
+
+
+def of_recipe(name, *changes):
+    """(job, policy, cluster) of a shipped recipe's rl section, as the stage of the chain has them."""
+    recipe = override(load_recipe(name), changes)
+    values = [f"{key}={value}" for key, value in {"nodes": 4, **recipe.rl.cluster}.items()]
+    job = RLJob.from_dict({**job_values(recipe.rl), **PLACES})
+    return job, Policy(shape=base_shape(recipe.model.family)), cluster_from(values)
+
+
 SHAPES = {
-    "paper_llama_dtensor": (preset("paper", **PLACES), DENSE, Cluster()),
-    "paper_granite_dtensor": (preset("paper", **PLACES), GRANITE, Cluster()),
-    "paper_nemotron_h_megatron": (
-        preset("paper", **PLACES),
-        HYBRID,
-        Cluster(backend="megatron", tensor=8, generation_tensor=2),
+    "paper_llama_dtensor": of_recipe("llama_3_1_8b"),
+    "paper_granite_dtensor": of_recipe("granite_3_3_8b"),
+    "paper_nemotron_h_megatron": of_recipe(
+        "nemotron_h_8b", "rl.cluster.backend=megatron", "rl.cluster.tensor=8", "rl.cluster.generation_tensor=2"
     ),
-    "dapo_llama_megatron": (preset("dapo", **PLACES), DENSE, Cluster(backend="megatron", tensor=2, nodes=8)),
-    "nemotron_nano_hybrid_dtensor": (preset("nemotron_nano", **PLACES), HYBRID, Cluster()),
+    "dapo_llama_megatron": of_recipe(
+        "llama_3_1_8b", "rl.preset=dapo", "rl.cluster.backend=megatron", "rl.cluster.tensor=2", "rl.cluster.nodes=8"
+    ),
+    "nemotron_nano_hybrid_dtensor": of_recipe("nemotron_h_8b", "rl.preset=nemotron_nano"),
 }
 
 
@@ -223,12 +235,6 @@ def test_save_by_leaves_time():
         save_by("4h")
 
 
-def test_what_it_lacks_is_said():
-    (line,) = lacks(preset("paper", **PLACES, reference_every=100))
-    assert "softly updated reference" in line
-    assert lacks(preset("dapo", **PLACES)) == []
-
-
 @pytest.fixture
 def job(tmp_path, tokenizer):
     folder, vocab = tokenizer
@@ -253,7 +259,9 @@ def mounted(tmp_path, **settings):
 
 def test_prepare_writes_a_whole_run(tmp_path, job):
     script = prepare(job, mounted(tmp_path, account="a b"), tmp_path / "run")
-    config = yaml.safe_load((tmp_path / "run/grpo.yaml").read_text())
+    written = (tmp_path / "run/grpo.yaml").read_text()
+    assert "\n# not in this run: NeMo-RL has no softly updated reference policy" in written
+    config = yaml.safe_load(written)
     assert config["data"]["train"]["data_path"] == str(tmp_path / "run/prompts/train.jsonl")
     lines = (tmp_path / "run/prompts/train.jsonl").read_text().splitlines()
     assert len(lines) == 40
@@ -261,6 +269,24 @@ def test_prepare_writes_a_whole_run(tmp_path, job):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     outside = subprocess.run([script], cwd=tmp_path, capture_output=True, text=True)
     assert (outside.returncode, "no ray.sub" in outside.stderr) == (2, True)
+
+
+def test_the_model_has_a_name_made_of_its_content(tmp_path, job):
+    """NeMo-RL converts a model once and finds the conversion again by its path: other weights, another path."""
+
+    def start():
+        prepare(job, mounted(tmp_path), tmp_path / "run")
+        return Path(yaml.safe_load((tmp_path / "run/grpo.yaml").read_text())["policy"]["model_name"])
+
+    first = start()
+    assert first == start()
+    assert first.resolve() == tmp_path / "model"
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (tmp_path / "model/artifact.json").unlink(missing_ok=True)
+    second = start()
+    assert first != second
+    assert second.resolve() == tmp_path / "model"
 
 
 def test_dynamic_sampling_gets_batches_without_a_prompt_twice(tmp_path, job):

@@ -13,6 +13,7 @@ from prism_nemo.recipe.plan.hardware import GPUS, Gpu
 from prism_nemo.recipe.plan.memory import StageMemory, stage_memory
 from prism_nemo.recipe.plan.parameters import total
 from prism_nemo.recipe.plan.sources import SourcePlan, source_plans, source_warnings
+from prism_nemo.recipe.presets import lacks
 from prism_nemo.recipe.recipe import Recipe
 
 
@@ -21,7 +22,7 @@ class TrainingPlan:
     """One training stage of the recipe."""
 
     stage: str
-    """pretrain, midtrain or long_context."""
+    """pretrain, midtrain, long_context or long_context_attention."""
     training: Training
     parallel: Parallel
     """The recipe's layout, with the context parallelism of this stage."""
@@ -45,6 +46,8 @@ class Plan:
     sources: list[SourcePlan]
     sources_note: str
     disk: Disk
+    notes: list[str]
+    """What the run goes without of the paper's setup."""
     warnings: list[str]
 
 
@@ -68,6 +71,8 @@ def plan(
     chip = None if recipe.parallel.devices_per_node is None else GPUS[gpu]
     sizes = model_shape(recipe)
     named = [("pretrain", recipe.pretrain), ("midtrain", recipe.midtrain), ("long_context", recipe.long_context)]
+    if recipe.long_context and recipe.long_context.compare_attention:
+        named.append(("long_context_attention", recipe.long_context))  # the same with fewer gradients: an upper bound
     runs = [(name, training) for name, training in named if training is not None]
     trainings = [
         _training(name, training, recipe, sizes, GPUS[gpu], slice_hours, utilisation, measured)
@@ -90,6 +95,7 @@ def plan(
             exports=3 + (recipe.long_context is not None),
             weight_bytes=4 if recipe.precision == "fp32" else 2,
         ),
+        notes=lacks(recipe.rl.engine, kl=recipe.rl.kl, reference_every=recipe.rl.reference_every),
         warnings=warnings(recipe, sizes, trainings, chip) + source_warnings(sources),
     )
 

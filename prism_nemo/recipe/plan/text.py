@@ -11,6 +11,8 @@ def lines(plan: Plan) -> list[str]:
     for training in plan.trainings:
         out += ["", *_training(training, plan)]
     out += ["", *_sources(plan), "", _disk(plan)]
+    if plan.notes:
+        out += ["", *(f"note: {line}" for line in plan.notes)]
     if plan.warnings:
         out += ["", *(f"warning: {line}" for line in plan.warnings)]
     return out

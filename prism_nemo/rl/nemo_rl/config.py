@@ -3,7 +3,7 @@
 NeMo-RL accepts any misspelt key and checks its cross-field rules only on the GPUs, so what is rendered is checked
 against `keys` and `rules` at once.
 
-What it lacks of the paper's setup: a softly updated reference policy (it stays fixed). `lacks` says so for a job.
+What it lacks of the paper's setup, `prism_nemo.recipe.presets.lacks` says for a recipe and for a job.
 """
 
 import dataclasses
@@ -25,13 +25,6 @@ KEEP_ALL = 1_000_000
 """Checkpoints; NeMo-RL's schema allows no null here."""
 BATCH_MULTIPLIER = 3
 """With dynamic sampling a batch is this many times the prompts of a step (NeMo-RL's dapo-qwen2.5-7b.v2)."""
-
-
-def lacks(job: RLJob) -> list[str]:
-    """What of this job NeMo-RL cannot do, one line each; the run goes on without it."""
-    if job.reference_every:
-        return ["NeMo-RL has no softly updated reference policy: it stays the starting policy"]
-    return []
 
 
 def render(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:

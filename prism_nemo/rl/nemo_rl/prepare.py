@@ -6,11 +6,13 @@ from pathlib import Path
 
 import yaml
 
+from prism_nemo.artifacts import path_fingerprint
 from prism_nemo.errors import InputError
+from prism_nemo.recipe.presets import lacks
 from prism_nemo.rl.job import RLJob, draw
 from prism_nemo.rl.judge import longest_prompt
 from prism_nemo.rl.nemo_rl.cluster import RELEASE, ROOT, Cluster, Policy, policy_facts
-from prism_nemo.rl.nemo_rl.config import BATCH_MULTIPLIER, lacks, render
+from prism_nemo.rl.nemo_rl.config import BATCH_MULTIPLIER, render
 from prism_nemo.verifiers import Problem, load_problems
 
 CODE = Path(__file__).parents[3]
@@ -28,11 +30,14 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     _check_prompts(job, order)
     folder = folder.resolve()
     path, prompts = folder / "grpo.yaml", folder / "prompts" / "train.jsonl"
-    config = render(dataclasses.replace(job, prompts=str(prompts)), policy, cluster)
+    start = folder / "start" / path_fingerprint(Path(job.model))
+    config = render(dataclasses.replace(job, model=str(start), prompts=str(prompts)), policy, cluster)
     _check_mounts(cluster, [Path(job.model), Path(job.out), folder, CODE])
-    notes = "".join(f"# not in this run: {line}\n" for line in lacks(job))
+    missing = lacks("nemo_rl", kl=job.kl, reference_every=job.reference_every)
+    notes = "".join(f"# not in this run: {line}\n" for line in missing)
     text = f"# NeMo-RL {RELEASE}; every other key is its base's.\n{notes}{yaml.safe_dump(config, sort_keys=False)}"
     _check_unique(Path(job.out) / "checkpoints", path, text)
+    _link(start, Path(job.model).resolve())
     prompts.parent.mkdir(parents=True, exist_ok=True)
     prompts.write_text("".join(problem.to_json() + "\n" for problem in order), encoding="utf-8")
     path.write_text(text)
@@ -40,6 +45,13 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     script.write_text(launch_script(str(path), cluster))
     script.chmod(0o755)
     return script
+
+
+def _link(start: Path, model: Path) -> None:
+    """The model under a name made of its content: NeMo-RL keeps its own conversion of a model by path alone."""
+    start.parent.mkdir(parents=True, exist_ok=True)
+    start.unlink(missing_ok=True)
+    start.symlink_to(model)
 
 
 def drawn(job: RLJob) -> list[Problem]:
