@@ -5,7 +5,6 @@ paper does not say what it averages over; here each sample counts once, and each
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +59,8 @@ class Behaviour:
     nll_incorrect: Interval
     nll_unknown: int
     """Samples whose backend gave no probabilities; they are no part of the three figures above."""
+    nll_infinite: int
+    """Samples with a token of probability 0; neither are they."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +166,7 @@ def behave(
     right = np.array([item.verdict.correct for item in judged])
     tokens = np.array([item.sample.tokens for item in judged], dtype=float)
     nll = np.array([item.sample.nll for item in judged])
-    known = ~np.isnan(nll)
+    known = np.isfinite(nll)
     draws = np.random.default_rng(seed).integers(0, len(order), (RESAMPLES, len(order)))
 
     def interval(values: np.ndarray, keep: np.ndarray, *, median: bool = False) -> Interval:
@@ -187,7 +188,8 @@ def behave(
         nll=interval(nll, known),
         nll_correct=interval(nll, known & right),
         nll_incorrect=interval(nll, known & ~right),
-        nll_unknown=int((~known).sum()),
+        nll_unknown=int(np.isnan(nll).sum()),
+        nll_infinite=int(np.isinf(nll).sum()),
     )
 
 
@@ -237,6 +239,9 @@ def _notes(rows: Sequence[Behaviour], asked: Mapping[str, tuple[int, int]]) -> l
             )
         if row.nll_unknown:
             notes.append(f"{row.name} on {row.benchmark}: {row.nll_unknown} samples have no log-probabilities")
-        if row.nll.value is not None and not math.isfinite(row.nll.value):
-            notes.append(f"{row.name} on {row.benchmark}: a sampled token has probability 0 under the model")
+        if row.nll_infinite:
+            notes.append(
+                f"{row.name} on {row.benchmark}: {row.nll_infinite} samples hold a token of probability 0; they are "
+                "left out of the log-probabilities"
+            )
     return notes

@@ -23,7 +23,8 @@ POINTS = ("base", "mt", "rl")
 PATH = (0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1, 1.25, 1.5, 1.75, 2)
 """Positions of the paper: 0 is the base, 1 MT, 2 RL; seven up to MT, four beyond."""
 GRID = (-0.3, 0.1, 0.5, 0.9, 1.3)
-"""Nodes of each axis as read off the paper's figure: unverified. The axes are MT -> RL and MT -> base."""
+"""Nodes of each axis, as read off the paper's figure (unverified): 5 x 5 with MT as the origin, axes MT -> RL and
+MT -> base. MT, RL and base lie between nodes; their rates are those of the path."""
 Scorer = Callable[[Path, str], "PassRate"]
 """Scores the model in a folder, called by the given name."""
 
@@ -112,7 +113,8 @@ def measure_landscape(
         rate = _rate(folders, weights, scorer, work, fingerprint({**mark, "weights": list(weights)}))
         points.append(Point(kind=kind, x=x, y=y, weights=weights, rate=rate))
         progress(number + 1, len(places))
-    notes = ["grid nodes follow the paper's figure, where they cannot be read exactly"] if grid else []
+    between = "the grid's nodes are read off the paper's figure; MT, its origin, RL and base lie between them"
+    notes = [between] if grid else []
     return LandscapeReport(paths=tuple(map(str, folders)), points=points, notes=notes)
 
 

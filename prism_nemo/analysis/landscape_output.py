@@ -192,10 +192,16 @@ def _plane(plt: Any, report: LandscapeReport) -> Any:
         axis.clabel(lines, fontsize=7)
         figure.colorbar(filled, label="pass rate, %")
     axis.plot([point.x for point in points], [point.y for point in points], "k.", markersize=3)
-    for name, place in (("MT", (0, 0)), ("RL", (1, 0)), ("base", (0, 1))):
+    corner = {point.x: f" {100 * point.rate.value:.1f}" for point in report.points if point.kind == "path"}
+    for name, place, position in (("MT", (0, 0), 1), ("RL", (1, 0), 2), ("base", (0, 1), 0)):
         axis.plot(*place, marker="o", markerfacecolor="white", markeredgecolor="black", linestyle="none")
         note = {"xytext": (5, 5), "textcoords": "offset points", "fontweight": "bold", "color": "black"}
-        axis.annotate(name, place, **note, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
+        axis.annotate(
+            name + corner.get(position, ""),
+            place,
+            **note,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+        )
     axis.set(xlabel="MT to RL", ylabel="MT to base")
     axis.grid(False)
     figure.tight_layout()

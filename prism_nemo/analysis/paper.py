@@ -1,4 +1,4 @@
-"""The paper's own numbers for the analyses (arXiv 2603.17074: tables 12-15, 22, 23, figures 12, 13, 27, section 10).
+"""The paper's own numbers for the analyses (section 10, tables 12-15, 22, 23, figures 12, 13, 16, 27).
 
 Units as printed: shares, pass rates in percent; L2, cosine and CKA as fractions; lengths in tokens.
 """
@@ -18,10 +18,19 @@ def _records() -> list[dict[str, Any]]:
     return list(json.loads(source.read_text()))
 
 
+def covered(model: str) -> bool:
+    """Whether the paper's analyses have this model; a recipe's name of it does as well."""
+    return _written(model) in {record["model"] for record in _records()}
+
+
+def _written(model: str) -> str:
+    return model.replace("_", "-").replace("-3-3-", "-3.3-").replace("-3-1-", "-3.1-")
+
+
 def paper_rows(model: str, tables: tuple[str, ...]) -> list[dict[str, Any]]:
     """The records of one of the paper's models. Raises InputError for a model the analyses do not cover."""
     known = sorted({record["model"] for record in _records()})
-    wanted = model.replace("_", "-").replace("-3-3-", "-3.3-").replace("-3-1-", "-3.1-")
+    wanted = _written(model)
     if wanted not in known:
         raise InputError(f"the paper's analyses do not cover {model!r}; they cover {', '.join(known)}")
     return [record for record in _records() if record["model"] == wanted and record["table"] in tables]

@@ -72,6 +72,7 @@ def cka_output(report: CkaReport, *, paper: str | None = None) -> Output:
         notes=[
             f"{report.inputs} inputs, {report.tokens} tokens, {'centred' if report.centred else 'not centred'}; "
             "state 0 is the embedding, the last one follows the final norm",
+            *(["the paper's inputs are 200 texts each of Wikipedia, C4 and GSM8K, ours are others"] if paper else []),
             *report.notes,
         ],
         metrics={_name(item): item.minimum[1] for item in report.comparisons if item.minimum},

@@ -95,31 +95,29 @@ def measure_trajectory(
 ) -> TrajectoryReport:
     """Every checkpoint (step -> folder) against `start` and against the one before it; each is streamed."""
     rows: list[Step] = []
-    before: Path | None = None
+    before: dict[str, Path] = {}
     notes: list[str] = []
     for number, (step, folder) in enumerate(sorted(checkpoints.items())):
-        points = [start, folder] if before is None else [start, before, folder]
-        report = compare_weights(*points, labels=_labels(len(points)), ignore=ignore, threads=threads)
+        points = {"start": start, **before, f"step {step}": folder}
+        report = compare_weights(*points.values(), labels=tuple(points), ignore=ignore, threads=threads)
         rows += [row for scope in SCOPES for row in _steps(step, scope, report)]
-        notes = [note for note in report.notes if note.startswith(("not compared", "bf16"))]
-        before = folder
+        notes += [note for note in report.notes if note not in notes]
+        before = {f"step {step}": folder}
         progress(number + 1, len(checkpoints))
     return TrajectoryReport(start=str(start), steps=sorted(checkpoints), rows=rows, fronts=_fronts(rows), notes=notes)
 
 
-def _labels(points: int) -> tuple[str, ...]:
-    return ("start", "now") if points == 2 else ("start", "before", "now")
-
-
 def _steps(step: int, scope: str, report: Any) -> list[Step]:
     found = {(row.transition, row.name): row for row in report.changes if row.scope == scope}
+    start, *earlier_points, now = report.labels
+    before = "".join(earlier_points)
     both = {item.name: item for item in report.common if item.scope == scope}
     steps = []
     for (transition, name), row in found.items():
-        if transition != "start -> now":
+        if transition != f"{start} -> {now}":
             continue
-        earlier: Change | None = found.get(("start -> before", name))
-        leg: Change | None = found.get(("before -> now", name))
+        earlier: Change | None = found.get((f"{start} -> {before}", name))
+        leg: Change | None = found.get((f"{before} -> {now}", name))
         shared = both[name].differ_at_both if name in both else None
         then = _moved(earlier)
         steps.append(

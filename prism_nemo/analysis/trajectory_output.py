@@ -1,11 +1,12 @@
 """Tables and figures for `measure_trajectory`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prism_nemo.analysis.output import Output, produce
+from prism_nemo.analysis.paper import beside
 from prism_nemo.analysis.style import drawing, line_style, save_figure
 from prism_nemo.analysis.trajectory import TrajectoryReport, find_checkpoints, measure_trajectory
 
@@ -18,10 +19,14 @@ def analyse_trajectory(
     *,
     start: Path | None = None,
     ignore: Sequence[str] = (),
+    paper: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """`measure_trajectory` as an artifact at `out`. `start`: what RL began with; default the earliest checkpoint."""
+    """`measure_trajectory` as an artifact at `out`. `start`: what RL began with; default the earliest checkpoint.
+
+    `paper`: a model of the paper to stand beside.
+    """
     checkpoints = find_checkpoints(run)
     first = start or checkpoints.pop(min(checkpoints))
     inputs = {"start": first} | {f"step_{step}": folder for step, folder in checkpoints.items()}
@@ -33,14 +38,13 @@ def analyse_trajectory(
                 "the start is the earliest checkpoint, so distances are from there; --start names the model before RL"
             )
             report = dataclasses.replace(report, notes=[note, *report.notes])
-        return trajectory_output(report)
+        return trajectory_output(report, paper=paper)
 
-    return produce(
-        out, "trajectory", {"ignore": list(ignore), "given_start": start is not None}, inputs, make, force=force
-    )
+    parameters = {"ignore": list(ignore), "given_start": start is not None, "paper": paper}
+    return produce(out, "trajectory", parameters, inputs, make, force=force)
 
 
-def trajectory_output(report: TrajectoryReport) -> Output:
+def trajectory_output(report: TrajectoryReport, *, paper: str | None = None) -> Output:
     """What is written for a report."""
     last = {row.name: row for row in report.rows if row.step == report.steps[-1] and row.scope == "total"}[""]
     whole = next(front for front in report.fronts if front.scope == "total")
@@ -53,9 +57,22 @@ def trajectory_output(report: TrajectoryReport) -> Output:
         },
         draw=lambda folder: draw_trajectory(report, folder),
         shown=["fronts"],
+        paper=beside(paper, ("Fig 16",), lambda record: _ours(report, record)) if paper else (),
         notes=report.notes,
         metrics={"l2": last.l2, "changed_1pct": last.changed_1pct, "step_of_80_percent": whole.step},
     )
+
+
+def _ours(report: TrajectoryReport, record: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """Shares at the very step that the figure shows, percent; the step at which 80 % of the way is reached."""
+    name = str(record["benchmark"])
+    if name.startswith("step_of_80_percent_"):
+        group = name.removeprefix("step_of_80_percent_")
+        found = [front.step for front in report.fronts if (front.scope, front.name) == ("group", group)]
+        return {"ours": found[0]} if found else None
+    step = int(name.removeprefix("changed_1pct_at_step_"))
+    shares = [row.changed_1pct for row in report.rows if (row.step, row.scope) == (step, "total")]
+    return {"ours": None if shares[0] is None else 100 * shares[0]} if shares else None
 
 
 def draw_trajectory(report: TrajectoryReport, folder: Path) -> list[str]:

@@ -102,6 +102,8 @@ def _component(part: str) -> str:
 def _ours(report: WeightReport, record: Mapping[str, Any]) -> dict[str, float | None] | None:
     """Our figures for a record of the paper; None when this report has no such transition or component."""
     transition = " -> ".join(record["stage"].split("_to_"))
+    if record["stage"] == "base_to_rl" and len(report.labels) > 2:
+        return None  # the paper's is RL on the base itself, ours went over MT
     kind, _, part = str(record["benchmark"]).partition("_")
     if kind == "cos":
         return _our_cosine(report, part.removeprefix("update_"))

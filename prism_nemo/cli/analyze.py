@@ -199,13 +199,14 @@ def trajectory(
     out: Path = OUT,
     start: Path | None = typer.Option(None, help="What RL began with; default the earliest checkpoint."),
     ignore: list[str] = typer.Option([], help="Glob of tensor names to leave out; may be repeated."),
+    paper: str | None = PAPER,
     force: bool = FORCE,
     json_output: bool = JSON,
 ) -> None:
     """How weights travel in RL.  Example: prism analyze trajectory runs/rl --start runs/mt --out runs/trajectory"""
     from prism_nemo.analysis.trajectory_output import analyse_trajectory
 
-    report = analyse_trajectory(out, run, start=start, ignore=ignore, force=force)
+    report = analyse_trajectory(out, run, start=start, ignore=ignore, paper=paper, force=force)
     front = next(row for row in report["fronts"] if row["scope"] == "total")
     lines = [
         f"step {row['step']}: relative L2 {_number(row['l2'])}, {_percent(row['changed_1pct'])} beyond 1 %"

@@ -33,7 +33,7 @@ def screen(title: str) -> Iterator[Screen]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, speed_estimate_period=600) as progress:  # steps may be minutes apart
         yield Bars(progress)
 
 

@@ -220,16 +220,19 @@ def _layers(values: list[float | None], spread: list[float | None], role: str, *
 
 def _beside_paper(report: Mapping[str, Any]) -> list[Block]:
     """The analysis' own table of its figures and the paper's."""
-    rows = [
-        [
-            str(row.get("table", "Figure 13")),
-            " ".join(str(row[key]) for key in ("stage", "benchmark", "position") if key in row).replace("_", " "),
-            words.figure(row.get("ours"), 4),
-            words.figure(row["paper"], 4),
-        ]
-        for row in report.get("paper", ())
-    ]
+    rows = report.get("paper", ())
     if not rows:
         return []
-    columns = ["of the paper", "what", "ours", "paper"]
-    return [Table(title="Ours beside the paper's", columns=columns, rows=rows, text_columns=2, folded=True)]
+    own = ("ours_element_weighted", "ours_mean_of_tensors") if "ours_mean_of_tensors" in rows[0] else ("ours",)
+    what = ("stage", "mixture", "benchmark", "position")
+    cells = [
+        [
+            str(row.get("table", "Figure 13")),
+            " ".join(str(row[key]) for key in what if key in row).replace("_", " "),
+            *(words.figure(row[key], 4) for key in own),
+            words.figure(row["paper"], 4),
+        ]
+        for row in rows
+    ]
+    columns = ["of the paper", "what", *(name.replace("_", ", ", 1).replace("_", " ") for name in own), "paper"]
+    return [Table(title="Ours beside the paper's", columns=columns, rows=cells, text_columns=2, folded=True)]

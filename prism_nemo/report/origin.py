@@ -6,7 +6,7 @@ from prism_nemo.artifacts import Input
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Figure, Missing, Panel, Section, Table
 from prism_nemo.report.figures import bars, lineage
-from prism_nemo.report.run import Run
+from prism_nemo.report.run import Run, spent
 
 SHORT = 8
 """Hex digits of a fingerprint in the drawing."""
@@ -121,7 +121,7 @@ def _input(run: Run, name: str, entry: Input) -> str:
 
 
 def _cost(run: Run, prefix: str) -> list[Block]:
-    timed = {name: run.records[name]["seconds"] for name in run.order if run.records.get(name, {}).get("seconds")}
+    timed = {name: seconds for name in run.order if (seconds := spent(run.records.get(name, {})))}
     if not timed:
         return [Missing(what="Times", why="no stage has a record")]
     longest = max(timed.values())
@@ -144,15 +144,21 @@ def _cost_table(run: Run) -> Table:
     trained = sum(rows[-1].get("tokens", 0) for rows in run.curves.values() if rows)
     versions = sorted({manifest.program_version for manifest in run.manifests.values()})
     commits = sorted({manifest.git_commit for manifest in run.manifests.values() if manifest.git_commit})
-    devices = run.recipe["parallel"].get("devices_per_node")
-    gpus = (devices or 0) * run.recipe["parallel"]["nodes"]
     hosts = sorted({record["host"] for record in run.records.values() if record.get("host")})
     rows = [
         ["wall time", words.duration(run.seconds)],
-        ["GPU-hours", f"{gpus * run.seconds / 3600:,.1f} ({gpus} GPUs)" if gpus else "none: CPUs only"],
+        ["GPU-hours", _gpu_hours(run)],
         ["tokens trained on", words.count(trained)],
         ["machines", ", ".join(hosts) or "not recorded"],
         ["program", ", ".join(versions) or "not recorded"],
         ["git commit", ", ".join(commits) or "not recorded"],
     ]
     return Table(title="Cost and versions", columns=["what", "value"], rows=rows, text_columns=2)
+
+
+def _gpu_hours(run: Run) -> str:
+    """Of the stages that this program ran; NeMo-RL's own jobs keep no record here."""
+    if not run.recipe["parallel"].get("devices_per_node"):
+        return "none: CPUs only"
+    without = "; without NeMo-RL's own jobs" if run.recipe["rl"]["engine"] == "nemo_rl" else ""
+    return f"{run.gpu_seconds / 3600:,.1f}: time of each GPU stage times its ranks{without}"

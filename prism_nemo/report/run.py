@@ -78,7 +78,17 @@ class Run:
     @property
     def seconds(self) -> float:
         """Of all stages together."""
-        return sum(record.get("seconds", 0.0) for record in self.records.values())
+        return sum(spent(record) for record in self.records.values())
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Time of each stage that needs GPUs, times its ranks."""
+        return sum(record.get("gpus", 0) * spent(record) for record in self.records.values())
+
+
+def spent(record: Mapping[str, Any]) -> float:
+    """Seconds of a stage, with those of processes before that were cut off."""
+    return float(record.get("seconds", 0.0) + record.get("earlier", 0.0))
 
 
 def label(arm: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from prism_nemo.artifacts import Request, publish
 from prism_nemo.recipe import Recipe
@@ -22,13 +23,13 @@ def stages(recipe: Recipe, run: Path, earlier: list[Stage]) -> list[Stage]:
     made = [
         evaluate_stage(recipe, run, arms),
         *([] if recipe.data.rehearsal else [retention_stage(recipe, run, points)]),
-        weights_stage(points),
+        weights_stage(recipe, points),
         *([] if recipe.data.rehearsal else [data.texts_stage(recipe, run)]),
         representations_stage(recipe, run, points),
         behaviour_stage(recipe, run, points),
     ]
     if recipe.rl.engine == "trl":
-        made.append(trajectory_stage(points))
+        made.append(trajectory_stage(recipe, points))
     if recipe.analyze.landscape_problems:
         made.append(landscape_stage(recipe, run, points))
     return [*made, report_stage(run, [stage.name for stage in (*earlier, *made)])]
@@ -78,24 +79,35 @@ def retention_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
     return Stage(name="analysis_retention", does="leaderboard tasks", inputs=points, parameters=parameters, run=work)
 
 
-def weights_stage(points: dict[str, Path]) -> Stage:
+def paper_model(recipe: Recipe) -> str | None:
+    """The paper's model that the analyses stand beside; none for a pico model, nor for one that the paper lacks."""
+    from prism_nemo.analysis.paper import covered
+
+    return recipe.model.family if not recipe.model.pico and covered(recipe.model.family) else None
+
+
+def weights_stage(recipe: Recipe, points: dict[str, Path]) -> Stage:
+    paper = paper_model(recipe)
+
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.weights_output import analyse_weights
 
-        analyse_weights(out, points)
+        analyse_weights(out, points, paper=paper)
 
-    return Stage(name="analysis_weights", does="what changed in the weights", inputs=points, run=work, gpu=False)
+    does = "what changed in the weights"
+    return Stage(name="analysis_weights", does=does, inputs=points, parameters={"paper": paper}, run=work, gpu=False)
 
 
 def representations_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
     texts = run / "corpus" / "held_out" / "mixed.jsonl" if recipe.data.rehearsal else run / "texts" / "texts.jsonl"
-    parameters = dataclasses.asdict(recipe.analyze)
+    settings = recipe.analyze
+    parameters: dict[str, Any] = {"count": settings.cka_inputs, "max_tokens": settings.cka_max_tokens}
+    parameters |= {"paper": paper_model(recipe)}
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.representations_output import analyse_representations
 
-        settings = recipe.analyze
-        analyse_representations(out, points, texts, count=settings.cka_inputs, max_tokens=settings.cka_max_tokens)
+        analyse_representations(out, points, texts, **parameters)
 
     inputs = points | {"texts": texts}
     return Stage(name="analysis_cka", does="CKA per layer", inputs=inputs, parameters=parameters, run=work)
@@ -105,29 +117,33 @@ def behaviour_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
     """From the samples that `evaluate` stored; nothing is sampled."""
     problems = _problems(recipe, run)
     inputs = {"scores": run / "evaluate"} | points | ({"problems": problems} if problems else {})
+    paper = paper_model(recipe)
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.behaviour_output import analyse_behaviour
         from prism_nemo.stages.scores import asked
 
         benchmarks, k, _ = asked(recipe.evaluate, problems)
-        analyse_behaviour(out, [run / "generations"], benchmarks, models=points, k=k)
+        analyse_behaviour(out, [run / "generations"], benchmarks, models=points, k=k, paper=paper)
 
-    return Stage(name="analysis_behaviour", does="confidence and length", inputs=inputs, run=work)
+    does = "confidence and length"
+    return Stage(name="analysis_behaviour", does=does, inputs=inputs, parameters={"paper": paper}, run=work)
 
 
-def trajectory_stage(points: dict[str, Path]) -> Stage:
+def trajectory_stage(recipe: Recipe, points: dict[str, Path]) -> Stage:
     """Over the checkpoints that RL kept."""
+    paper = paper_model(recipe)
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.trajectory_output import analyse_trajectory
 
-        analyse_trajectory(
-            out, points["rl"], start=points["mt"], progress=lambda done, total: progress(done, total, "checkpoints")
-        )
+        def counted(done: int, total: int) -> None:
+            progress(done, total, "checkpoints")
 
-    inputs = {"start": points["mt"], "rl": points["rl"]}
-    return Stage(name="analysis_trajectory", does="the way of RL", inputs=inputs, run=work)
+        analyse_trajectory(out, points["rl"], start=points["mt"], paper=paper, progress=counted)
+
+    inputs, parameters = {"start": points["mt"], "rl": points["rl"]}, {"paper": paper}
+    return Stage(name="analysis_trajectory", does="the way of RL", inputs=inputs, parameters=parameters, run=work)
 
 
 def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage:
@@ -139,6 +155,7 @@ def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
         samples_per_problem=recipe.analyze.landscape_samples,
     )
     inputs = points | ({"problems": problems} if problems else {})
+    paper = paper_model(recipe)
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.landscape_output import analyse_landscape
@@ -152,6 +169,7 @@ def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
             run / "generations",
             k=k or settings.samples_per_problem,
             sampling=sampling,
+            paper=paper,
             progress=lambda done, total: progress(done, total, "points between the checkpoints"),
         )
 
@@ -159,7 +177,7 @@ def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
         name="analysis_landscape",
         does="between the checkpoints",
         inputs=inputs,
-        parameters=dataclasses.asdict(settings),
+        parameters=dataclasses.asdict(settings) | {"paper": paper},
         run=work,
     )
 

@@ -100,16 +100,20 @@ def _check_inputs(stages: list[Stage], run: Path) -> None:
 
 
 def _run_one(stage: Stage, run: Path, screen: Screen) -> Record:
-    record = begin(stage)
+    record, before = begin(stage), read_record(run, stage.name)
+    if before is not None and before.state != "done":
+        record.earlier = before.earlier + before.seconds
     write_record(run, record)
     saved = time.monotonic()
 
     def progress(done: float, total: float, text: str = "") -> None:
         nonlocal saved
         record.done, record.total, record.message = done, total, text
+        record.began = done if record.began is None else record.began
         screen(done, total, text)
         if time.monotonic() - saved > SAVE_PROGRESS_SECONDS:
             saved = time.monotonic()
+            record.seconds = round(time.time() - record.started, 2)
             write_record(run, record)
 
     try:

@@ -59,10 +59,17 @@ class Record:
     started: float = 0.0
     """Unix time, seconds."""
     seconds: float = 0.0
+    """Since it started, to its end or to the last progress that was saved."""
+    earlier: float = 0.0
+    """Seconds of the processes before this one that stopped, failed or were killed."""
+    gpus: int = 0
+    """Devices that work on it where the run has GPUs: its ranks; 0: it needs none."""
     message: str = ""
     """The error, or where it stopped."""
     done: float = 0.0
     """How far it was, of `total`."""
+    began: float | None = None
+    """`done` when this process first said how far it is: a resumed stage does not begin at 0."""
     total: float = 0.0
     pid: int = 0
     host: str = ""
@@ -96,6 +103,7 @@ def begin(stage: Stage) -> Record:
         parameters=plain(stage.parameters),
         inputs={role: path_fingerprint(path) for role, path in stage.inputs.items()},
         started=time.time(),
+        gpus=stage.ranks if stage.gpu else 0,
         pid=os.getpid(),
         host=socket.gethostname(),
     )

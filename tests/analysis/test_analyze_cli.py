@@ -61,6 +61,7 @@ def test_weights(three, tmp_path):
     assert row["paper"] == 95.0
     assert row["ours_element_weighted"] == pytest.approx(100 * totals["mt -> rl"]["unchanged"]["1"])
     assert ("Table 23", "base_to_mt", "changed_1pct_attn_q") in table
+    assert "base_to_rl" not in {row["stage"] for row in report["paper"]}  # the paper's is RL on the base itself
     assert read_manifest(tmp_path / "w").kind == "analysis"
     assert not verify(tmp_path / "w")
     section = (tmp_path / "w" / "section.html").read_text()

@@ -50,6 +50,14 @@ def test_what_cannot_be_averaged_is_none():
         behave([])
 
 
+def test_a_token_of_probability_0_is_counted_and_not_averaged(tmp_path):
+    found = behave([judged(0, True, 10, math.inf), judged(1, True, 10, 0.4)], name="m", benchmark="b")
+    assert (found.nll_infinite, found.nll_unknown) == (1, 0)
+    assert found.nll.value == pytest.approx(0.4)
+    write(tmp_path, behaviour_output(BehaviourReport(rows=[found])))
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["nll_infinite"] == 1
+
+
 def test_the_interval_resamples_questions_and_not_samples():
     """Eight equal samples per question say no more than one: the interval must not shrink."""
     rights = np.random.default_rng(0).random(40) < 0.5

@@ -54,6 +54,27 @@ def test_the_artifact_and_its_start(run, tmp_path):
     assert "earliest checkpoint" in json.dumps(later["notes"])
 
 
+def test_inf_nan_and_zero_tensors_are_noted_at_whatever_checkpoint(run, tmp_path):
+    for folder in (tmp_path / "start", *find_checkpoints(run).values()):
+        broken = torch.ones(100)
+        broken[0] = float("nan") if folder.name == "step_20" else 1.0
+        save(folder, {UP: torch.ones(100), GATE: broken, "model.norm.weight": torch.zeros(4)})
+    notes = measure_trajectory(tmp_path / "start", find_checkpoints(run)).notes
+    assert "start -> step 20: 1 elements are inf or NaN at one end, left out" in notes
+    assert "start -> step 30: 1 tensors are all zeros at the start: no relative L2" in notes
+    assert len(notes) == len(set(notes))
+
+
+def test_beside_the_papers_steps(run, tmp_path):
+    (run / "checkpoints" / "step_30").rename(run / "checkpoints" / "step_960")
+    report = analyse_trajectory(tmp_path / "out", run, start=tmp_path / "start", paper="nemotron_h_8b")
+    rows = {row["benchmark"]: row for row in report["paper"]}
+    assert rows["changed_1pct_at_step_20"]["paper"] == 1.5
+    assert rows["changed_1pct_at_step_20"]["ours"] == pytest.approx(10)
+    assert rows["changed_1pct_at_step_960"]["ours"] == pytest.approx(7.5)
+    assert "step_of_80_percent_attention" not in rows  # this run has none
+
+
 def test_a_run_without_checkpoints_is_named(tmp_path):
     with pytest.raises(InputError, match="has 0 checkpoints"):
         find_checkpoints(tmp_path)

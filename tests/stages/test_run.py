@@ -7,7 +7,7 @@ import pytest
 from prism_nemo.artifacts import Request, publish
 from prism_nemo.errors import InputError, PrismError, Stopped
 from prism_nemo.stages.run import Screen, run_chain, select, states
-from prism_nemo.stages.stage import Progress, Record, Stage, read_record
+from prism_nemo.stages.stage import Progress, Record, Stage, begin, read_record, write_record
 from prism_nemo.stages.status import overview, write_order
 
 
@@ -143,9 +143,30 @@ def test_select_names_the_stages(run: Path) -> None:
 
 
 def test_a_killed_stage_is_shown_as_killed(run: Path) -> None:
-    from prism_nemo.stages.stage import begin, write_record
-
     record = begin(three(run)[0])
     record.pid = 2**22 + 1
     write_record(run, record)
     assert overview_of(run)[0].state == "killed"
+
+
+def test_time_of_a_stage_that_was_cut_off_is_kept(run: Path) -> None:
+    stages = three(run)
+    stages[1] = copying(run, "b", run / "a", error=Stopped("saved"))
+    with pytest.raises(Stopped):
+        go(stages, run)
+    cut = read_record(run, "b")
+    assert cut is not None
+    cut.seconds = 100.0
+    write_record(run, cut)
+    go(three(run), run)
+    record = read_record(run, "b")
+    assert record is not None
+    assert (record.earlier, record.gpus, record.seconds < 50) == (100.0, 1, True)
+
+
+def test_time_left_of_a_resumed_stage_counts_from_where_it_began(run: Path) -> None:
+    record = begin(three(run)[0])
+    record.began, record.done, record.total = 50.0, 60.0, 100.0
+    record.started -= 10  # 10 steps in 10 s: 40 s for the other 40
+    write_record(run, record)
+    assert overview_of(run)[0].seconds_left == pytest.approx(40, abs=1)

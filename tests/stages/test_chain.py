@@ -1,0 +1,24 @@
+"""What the chain hands to its stages."""
+
+from pathlib import Path
+
+import pytest
+
+from prism_nemo.recipe import load_recipe
+from prism_nemo.stages.chain import chain
+
+
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        ("llama_3_1_8b", "llama_3_1_8b"),
+        ("mistral_7b", None),  # not in the paper's analyses
+        ("tiny_dense", None),  # a pico model has nothing to stand beside
+    ],
+)
+def test_the_analyses_stand_beside_the_papers_model(name: str, paper: str | None, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    stages = {stage.name: stage for stage in chain(recipe.with_(rl={"engine": "trl", "prompts": "p"}), tmp_path)}
+    for analysis in ("weights", "cka", "behaviour", "trajectory"):
+        assert stages[f"analysis_{analysis}"].parameters["paper"] == paper, analysis
+    assert set(stages["analysis_cka"].parameters) == {"count", "max_tokens", "paper"}
