@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_nemo.data.files import Unit, plan_pieces, source_files
-from prism_nemo.data.mixture import Hub, Part, Render, find
+from prism_nemo.data.mixture import Hub, Part, Render, check_part, find
 from prism_nemo.data.render import BadRowError, FilteredError, Renderer
 from prism_nemo.data.rows import Bad, read_rows
 from prism_nemo.data.schema import build, read_yaml, suggestion
@@ -64,6 +64,8 @@ def load_benchmarks(name_or_path: str | Path, local: Mapping[str, Path] | None =
     names = [part.name for part in lists.benchmarks]
     if "" in names or len(set(names)) < len(names):
         raise InputError(f"{path}: every benchmark needs a `name` of its own")
+    for part in lists.benchmarks:
+        check_part(part, f"{path}: {part.name}")
     for name in local or {}:
         if name not in names:
             raise InputError(f"{path} has no benchmark {name!r}{suggestion(name, names)}")

@@ -6,6 +6,8 @@ or a name that it does not know.
 """
 
 import dataclasses
+import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,10 +262,39 @@ def _check(source: Source, where: str) -> None:
     if len(set(names)) < len(names) or (len(names) > 1 and "" in names):
         raise InputError(f"{where}: each of the {len(names)} parts needs its own name")
     for part in source.parts:
-        if part.render.kind not in RENDERS:
-            raise InputError(f"{where}: no render kind {part.render.kind!r}{suggestion(part.render.kind, RENDERS)}")
-        for condition in part.where:
+        check_part(part, where)
+
+
+def check_part(part: Part, where: str) -> None:
+    """Raise InputError, with `where` it is written, for a part whose rows could not be rendered or filtered."""
+    if part.render.kind not in RENDERS:
+        raise InputError(f"{where}: no render kind {part.render.kind!r}{suggestion(part.render.kind, RENDERS)}")
+    if (part.render.kind == "template") != bool(part.render.template):
+        raise InputError(f"{where}: `kind: template` and a `template` belong together")
+    if part.hub and "[" in part.hub.split:
+        raise InputError(
+            f"{where}: split {part.hub.split!r} is a slice; name a whole split, the budget decides the rest"
+        )
+    _check_template(part.render.template, where)
+    for condition in part.where:
+        try:
             condition.test()
+            re.compile(condition.matches or "")
+        except re.error as error:
+            raise InputError(f"{where}: {condition.matches!r} is no regular expression ({error})") from None
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+def _check_template(template: str, where: str) -> None:
+    try:
+        fields = [entry for entry in string.Formatter().parse(template) if entry[1] is not None]
+    except ValueError as error:
+        raise InputError(
+            f"{where}: template {template!r}: {error}; write a brace of the text as {{{{ or }}}}"
+        ) from None
+    if any(not name or style or conversion for _, name, style, conversion in fields) or (template and not fields):
+        raise InputError(f"{where}: template {template!r} may only hold text and columns, such as {{question}}")
 
 
 def _shares(sources: list[Source], path: Path) -> list[Source]:
@@ -306,7 +337,9 @@ def _overridden(source: Source, overrides: Mapping[str, Any]) -> Source:
 def _part_from(part: Part, given: Any, where: str) -> Part:
     if isinstance(given, Mapping):
         changes: Part = build(Part, given, f"override of {where}")
-        return dataclasses.replace(part, **{key: getattr(changes, key) for key in given})
+        changed = dataclasses.replace(part, **{key: getattr(changes, key) for key in given})
+        check_part(changed, f"override of {where}")
+        return changed
     if _is_documents(Path(given)):
         return Part(name=part.name, path=str(given))
     return dataclasses.replace(part, path=str(given))

@@ -78,36 +78,36 @@ def prepare(
     facts = read_tokenizer(tokenizer)
     units = plan_units(mixture, unit_bytes)
     work = cache or out.parent / f".{out.name}.work"
-    files = hash_files(units, mixture, work, workers)
-    samples = sample_sources(mixture, units)
-    name, reason = choose_encoder(encoder, facts, self_test_texts(samples))
-    screen, screen_print = build_screen(mixture.decontamination, work, benchmarks or {})
-    job = Job(
-        mixture=mixture,
-        tokenizer=facts,
-        encoder=name,
-        seed=seed,
-        screen=screen,
-        screen_fingerprint=screen_print,
-        max_document_bytes=max_document_bytes,
-        strict=strict,
-        files=files,
-    )
-    plan = Plan(
-        job=job,
-        units=units,
-        samples=samples,
-        tokens=tokens,
-        seq_length=seq_length,
-        valid_tokens=valid_tokens,
-        test_tokens=test_tokens,
-        max_bad_fraction=max_bad_fraction,
-        encoder_reason=reason,
-    )
-    request = _request(plan, tokenizer)
-    if _stands(out, request, work, force, keep_work=cache is not None):
-        return out
     with space_for(out):
+        files = hash_files(units, mixture, work, workers)
+        samples = sample_sources(mixture, units)
+        name, reason = choose_encoder(encoder, facts, self_test_texts(samples))
+        screen, screen_print = build_screen(mixture.decontamination, work, benchmarks or {})
+        job = Job(
+            mixture=mixture,
+            tokenizer=facts,
+            encoder=name,
+            seed=seed,
+            screen=screen,
+            screen_fingerprint=screen_print,
+            max_document_bytes=max_document_bytes,
+            strict=strict,
+            files=files,
+        )
+        plan = Plan(
+            job=job,
+            units=units,
+            samples=samples,
+            tokens=tokens,
+            seq_length=seq_length,
+            valid_tokens=valid_tokens,
+            test_tokens=test_tokens,
+            max_bad_fraction=max_bad_fraction,
+            encoder_reason=reason,
+        )
+        request = _request(plan, tokenizer)
+        if _stands(out, request, work, force, keep_work=cache is not None):
+            return out
         shards, speed = _shards(plan, work / "shards", workers, shard, on_progress, on_warning)
         if shard is not None:
             return out

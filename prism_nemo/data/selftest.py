@@ -12,8 +12,9 @@ from prism_nemo.artifacts import fingerprint
 from prism_nemo.data.encode import ENCODERS, TokenizerFacts, encoder_version, load_encoder
 from prism_nemo.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 RANDOM_STRINGS = 2000
+MIXED_TOKENS = 32
 
 
 def choose_encoder(wanted: str, tokenizer: TokenizerFacts, sample: Sequence[str]) -> tuple[str, str]:
@@ -47,7 +48,7 @@ def examine(name: str, tokenizer: TokenizerFacts, sample: Sequence[str]) -> str:
     if stored.is_file():
         verdict = str(json.loads(stored.read_text())["verdict"])
     else:
-        verdict = compare(name, tokenizer, adversarial_strings())
+        verdict = compare(name, tokenizer, adversarial_strings(added_tokens(tokenizer)))
         _store(stored, verdict)
     return verdict or compare(name, tokenizer, sample)
 
@@ -103,15 +104,25 @@ PIECES = (
 )  # fmt: skip
 
 
-def adversarial_strings() -> list[str]:
-    """Strings on which split patterns, normalizers and merges are known to differ between implementations."""
+def added_tokens(tokenizer: TokenizerFacts) -> list[str]:
+    """The tokenizer's own special and added tokens, as they stand in a text."""
+    return [str(entry["content"]) for entry in json.loads(tokenizer.json).get("added_tokens") or ()]
+
+
+def adversarial_strings(added: Sequence[str] = ()) -> list[str]:
+    """Strings on which split patterns, normalizers and merges are known to differ between implementations.
+
+    `added`: the tokenizer's own added tokens; each is tried alone, between letters and between blanks, some in all
+    company.
+    """
     rng = random.Random(0)
-    words = (*PIECES, *SPECIAL)
+    words = (*PIECES, *SPECIAL, *added[:MIXED_TOKENS])
     mixed = ["".join(rng.choices(words, k=rng.randint(1, 12))) for _ in range(RANDOM_STRINGS)]
     spaced = [" ".join(rng.choices(words, k=rng.randint(1, 12))) for _ in range(RANDOM_STRINGS // 2)]
     wild = ["".join(chr(_code_point(rng)) for _ in range(rng.randint(1, 30))) for _ in range(RANDOM_STRINGS // 2)]
     runs = [piece * 600 for piece in ("a", " ", "\n", "0", "-", "é", "中", "ab", " \n", "\u0301", "😀")]
-    return ["", *words, *(f" {word} " for word in words), *mixed, *spaced, *wild, *runs]
+    alone = [form for token in added for form in (token, f"a{token}b", f" {token} ", f"{token}{token}\n")]
+    return ["", *words, *(f" {word} " for word in words), *mixed, *spaced, *wild, *runs, *alone]
 
 
 def _code_point(rng: random.Random) -> int:

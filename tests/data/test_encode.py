@@ -140,6 +140,24 @@ def test_one_wrong_id_is_enough_to_be_refused(tokenizer, monkeypatch, request, w
         choose_encoder("gigatoken", facts, ["text"])
 
 
+def test_the_tokenizers_own_added_tokens_are_tried(tmp_path, tokenizer, monkeypatch, request):
+    """An encoder that reads only the last of 40 added tokens as text is found out, without such a document."""
+    raw = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    raw.add_special_tokens([f"<|reserved_{number}|>" for number in range(40)])
+    facts = read_tokenizer(save(raw, tmp_path / "reserved", "<|endoftext|>"))
+    load = encode._LOADERS["gigatoken"]
+
+    def blind(text: str) -> encode.Encoder:
+        right, plain = load(text), load((tokenizer / "tokenizer.json").read_text())
+        return lambda texts: [(plain if "reserved_39" in text else right)([text])[0] for text in texts]
+
+    monkeypatch.setitem(encode._LOADERS, "gigatoken", blind)
+    load_encoder.cache_clear()
+    request.addfinalizer(load_encoder.cache_clear)
+    monkeypatch.setattr(selftest, "FORMAT", "blind")
+    assert "other ids than tokenizers for '<|reserved_39|>'" in examine("gigatoken", facts, ["text"])
+
+
 def test_verdicts_are_kept_but_the_data_is_always_checked(tokenizer, monkeypatch):
     facts = read_tokenizer(tokenizer)
     assert examine("gigatoken", facts, ["text"]) == ""

@@ -7,6 +7,7 @@ from prism_nemo.errors import InputError
 from tests.data.conftest import write_jsonl
 
 GOOD = "sources: [{name: a, weight: 60, path: a.jsonl}, {name: b, weight: 40, path: b.jsonl}]"
+WITH = "sources: [{name: a, weight: 1, path: x, %s}]"
 
 
 @pytest.fixture
@@ -41,6 +42,14 @@ def test_weights_may_be_percent_or_shares(load):
         ("sources: [{name: a, weight: 1, path: x, where: [{column: c}]}]", r"needs exactly one of equals"),
         ("sources: [{name: a, weight: 1, parts: [{path: x}, {path: y}]}]", r"each of the 2 parts needs its own name"),
         ("sources: [", r"is not valid YAML"),
+        (WITH % "where: [{column: c, matches: '('}]", r"sources\[0\]: '\(' is no regular expression \(missing \)"),
+        (WITH % "render: {kind: template, template: '{q'}", r"sources\[0\]: template '\{q': expected '\}'"),
+        (WITH % "render: {kind: template, template: '{q} {}'}", r"may only hold text and columns"),
+        (WITH % "render: {kind: template, template: '{q!r}'}", r"may only hold text and columns"),
+        (WITH % "render: {kind: template, template: 'nothing'}", r"may only hold text and columns"),
+        (WITH % "render: {kind: template}", r"belong together"),
+        (WITH % "render: {template: '{q}'}", r"belong together"),
+        (WITH % "hub: {id: a/b, split: 'train[:10%]'}", r"split 'train\[:10%\]' is a slice"),
     ],
 )
 def test_a_wrong_mixture_is_refused_with_the_place(load, content, message):
@@ -97,3 +106,9 @@ def test_lists_and_sources_in_files_of_ones_own_count_from_the_mixture_too(load,
     assert mixture.decontamination == str(tmp_path / "screen.yaml")
     assert (mixture.sources[0].name, mixture.sources[0].domain) == ("mine", "math")
     assert mixture.sources[0].parts[0].path == str(tmp_path / "rows.jsonl")
+
+
+def test_the_rendering_of_an_override_is_checked_too(load):
+    override = {"a": {"path": "x", "where": [{"column": "c", "matches": "["}]}}
+    with pytest.raises(InputError, match=r"override of a: '\[' is no regular expression"):
+        load(GOOD, overrides=override)

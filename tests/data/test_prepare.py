@@ -355,13 +355,16 @@ def test_a_truncated_file_stops_with_its_name(tmp_path, three_sources, tokenizer
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_says_so_and_the_next_run_goes_on(tmp_path, three_sources, tokenizer, monkeypatch):
+@pytest.mark.parametrize(
+    "writer", ["prepare.hash_files", "prepare.build_screen", "work.own_suffix", "assemble.write_index"]
+)
+def test_a_full_disk_says_so_and_the_next_run_goes_on(tmp_path, three_sources, tokenizer, monkeypatch, writer):
     mixture = three_sources()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("prism_nemo.data.assemble.write_index", full)
+    monkeypatch.setattr(f"prism_nemo.data.{writer}", full)
     with pytest.raises(PrismError, match="no space left"):
         prepare(mixture, tokenizer, **settings_of(tmp_path))
     assert not (tmp_path / "out").exists()
