@@ -50,5 +50,6 @@ def _table(run: Path, lines: list) -> Any:
         seconds = f"{line.seconds:.0f} s" if line.seconds else ""
         progress = f"{line.done:g}/{line.total:g}" if line.total and line.state == "running" else ""
         left = f", {line.seconds_left:.0f} s left" if line.seconds_left else ""
-        table.add_row(line.name, line.state, seconds, progress + left, line.message[:80])
+        note = "\n".join(part for part in (line.message[:80], line.warning[:160]) if part)
+        table.add_row(line.name, line.state, seconds, progress + left, note)
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prism_nemo.errors import InputError
 from prism_nemo.launch.queue import JobState, last_lines, queue_state
+from prism_nemo.rl.nemo_rl.progress import nemo_rl_progress
 from prism_nemo.stages.stage import RECORDS, Record, read_record
 
 
@@ -23,13 +24,21 @@ class StageLine:
     done: float
     total: float
     seconds_left: float
+    """At the speed of the process that works on it; 0 when that is not known."""
     message: str
+    warning: str = ""
+    """The last one in the log of a stage that is not done."""
 
 
 def overview(run: Path) -> list[StageLine]:
     """The stages of a run in the order of its recipe. Raises InputError when the folder holds no run."""
     jobs = queue_state(run)
-    return [_with_queue(run, _line(run, name, read_record(run, name)), _job(name, jobs)) for name in stage_names(run)]
+    return [_stage_line(run, name, _job(name, jobs)) for name in stage_names(run)]
+
+
+def _stage_line(run: Path, name: str, job: JobState | None) -> StageLine:
+    line = _with_queue(run, _with_nemo_rl(run, _line(run, name, read_record(run, name))), job)
+    return line if line.state in ("done", "to do") else replace(line, warning=_last_warning(run, name))
 
 
 def _job(name: str, jobs: dict[str, JobState]) -> JobState | None:
@@ -71,6 +80,23 @@ def _line(run: Path, name: str, record: Record | None) -> StageLine:
         seconds_left=round(left, 1),
         message=record.message,
     )
+
+
+def _with_nemo_rl(run: Path, line: StageLine) -> StageLine:
+    """NeMo-RL keeps no record of ours; its checkpoints and our rewards say how far it is."""
+    found = nemo_rl_progress(run / f"{line.name}.nemo_rl") if line.state == "to do" else None
+    if found is None or (run / line.name).is_dir():
+        return line
+    return replace(
+        line, done=found.saved, total=found.steps, seconds_left=round(found.seconds_left, 1), message=found.message
+    )
+
+
+def _last_warning(run: Path, name: str) -> str:
+    """Of the trainer's first rank on this machine, or of a job's log."""
+    local = run / f".{name}.partial" / "logs" / "rank0.log"
+    lines = local.read_text(errors="replace").splitlines() if local.is_file() else last_lines(run, name, 20)
+    return next((line for line in reversed(lines) if line.startswith("warning: ")), "")
 
 
 def _with_queue(run: Path, line: StageLine, job: JobState | None) -> StageLine:

@@ -54,3 +54,31 @@ def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.Monkey
     assert lines["midtrain"].message == "loss 2; slice 3, 9:30 left of it"
     assert lines["long_blend"].message == "1 of 3 jobs done"
     assert lines["rl_base"].message == "job 15 FAILED: error: no such prompts"
+
+
+def test_a_run_of_nemo_rl_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_order(tmp_path, ["rl"])
+    work = tmp_path / "rl.nemo_rl"
+    for step, seconds in ((20, 1000), (40, 1600)):
+        (work / "checkpoints" / f"step_{step}").mkdir(parents=True)
+        os.utime(work / "checkpoints" / f"step_{step}", (seconds, seconds))
+    (work / "grpo.yaml").write_text("grpo: {max_num_steps: 100}")
+    (work / "rewards.jsonl").write_text('{"reward": 0.125}\n{"reward": 0.25}\n{"rew')
+    (tmp_path / ".slurm" / "logs").mkdir(parents=True)
+    (tmp_path / ".slurm" / "jobs.json").write_text(json.dumps({"rl": {"job_id": "12", "submitted": 0.0}}))
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\nprintf "{QUEUE["12"]}\\n"\n')
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (line,) = overview(tmp_path)
+    assert (line.state, line.done, line.total) == ("running", 40, 100)
+    assert line.seconds_left == 60 * 600 / 20
+    assert line.message == "step 40 saved, reward 0.250 in the last batch; slice 3, 9:30 left of it"
+
+
+def test_the_last_warning_of_a_run_on_this_machine_is_shown(tmp_path: Path) -> None:
+    write_order(tmp_path, ["midtrain"])
+    write_record(tmp_path, Record(name="midtrain", state="running", done=5, total=10, host="elsewhere"))
+    logs = tmp_path / ".midtrain.partial" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "rank0.log").write_text("warning: first\nnoise\nwarning: iter_0000020 is damaged\nstep 30\n")
+    assert overview(tmp_path)[0].warning == "warning: iter_0000020 is damaged"
