@@ -34,18 +34,21 @@ def run(
     if share is not None:
         run_share(stages, folder.resolve(), _share(share))
         return
-    if not dry_run:
-        write_order(folder.resolve(), [stage.name for stage in everything])
-        (folder / "recipe.yaml").write_text(resolved.to_yaml())
+    names = [stage.name for stage in everything]
     if profile is not None:
         from prism_nemo.launch import submit
 
-        for job in submit(resolved, recipe, overrides or [], stages, folder, profile=profile, dry_run=dry_run):
+        jobs = submit(resolved, recipe, overrides or [], stages, folder, profile=profile, dry_run=dry_run)
+        if jobs:
+            write_order(folder.resolve(), names)
+        for job in jobs:
             typer.echo(f"{job.stage}: job {job.job_id}")
         return
     if dry_run:
         _show_plan(stages, folder)
         return
+    write_order(folder.resolve(), names)
+    (folder / "recipe.yaml").write_text(resolved.to_yaml())
     _run_here(resolved.name, stages, folder.resolve(), force)
 
 
@@ -84,8 +87,16 @@ def _run_here(name: str, stages: list, folder: Path, force: bool) -> None:
         sandbox.require()  # before hours of training, not after
     with screen(name) as shown:
         run_chain(stages, folder, shown, force=force, warm=start_early)
+    _show_results([stage.name for stage in stages], folder)
+
+
+def _show_results(stages: list[str], folder: Path) -> None:
+    """The tables of what was scored, and where the report lies."""
+    if {"evaluate", "analysis_long_context", "report"} & set(stages):
+        from prism_nemo.report.run import read_run
+        from prism_nemo.report.terminal import terminal_table
+
+        typer.echo(terminal_table([read_run(folder)]))
     report = folder / "report" / "report.html"
     if report.is_file():
-        table = folder / "report" / "table.txt"
-        typer.echo(table.read_text() if table.is_file() else "")
         typer.echo(f"report: {report}")

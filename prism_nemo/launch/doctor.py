@@ -109,7 +109,12 @@ def _programs() -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
-    from prism_nemo.sandbox import active_mode
+    from prism_nemo import sandbox
 
-    mode = active_mode()
-    yield Finding(what="sandbox", found=str(mode), state="good")
+    mode, fault = sandbox.active_mode(), sandbox.why_not()
+    if mode is None:
+        yield Finding(what="sandbox", found=fault or "none", state="missing")
+    else:
+        weak = mode is sandbox.Mode.RLIMITS
+        found = f"{mode}: the weaker mode, limits without walls" if weak else str(mode)
+        yield Finding(what="sandbox", found=found, state="note" if weak else "good")

@@ -42,7 +42,8 @@ def rl_jobs(stage: RLStage, recipe: Recipe, profile: Profile, run: Path) -> list
     _check_profile(stage, recipe, profile)
     work = run / f"{stage.name}.nemo_rl"
     values = job_values(recipe.rl)
-    places = {"model": str(stage.inputs["policy"]), "prompts": str(stage.inputs["prompts"]), "out": str(work)}
+    policy, prompts = (stage.inputs[role].absolute() for role in ("policy", "prompts"))
+    places = {"model": str(policy), "prompts": str(prompts), "out": str(work)}
     cluster = _cluster(recipe, profile.for_stage(stage.name, gpu=True), run, stage.name)
     render(RLJob.from_dict({**values, **places}), Policy(shape=model_shape(recipe)), cluster_from(cluster))
     prism = ("env", "-C", CODE, interpreter(profile), "-m", "prism_nemo.cli.main", "rl")

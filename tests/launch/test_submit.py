@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from prism_nemo.cli.main import app
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.launch import last_lines, queue_state, submit
 from prism_nemo.launch.queue import read_jobs
@@ -163,6 +165,25 @@ def test_a_refused_job_cancels_those_before_it(recipe: Recipe, tmp_path: Path, m
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
+def test_files_are_named_from_the_root_for_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job starts in its copy of the code: a relative path would lead nowhere, or elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "x")
+    for name in ("p.jsonl", "math.jsonl", "mine.yaml"):
+        (tmp_path / name).touch()
+    (tmp_path / "weights").mkdir()
+    changes = ["rl.prompts=p.jsonl", "data.sources.math=math.jsonl", "data.mixture=mine.yaml", "model.base=weights"]
+    recipe = override(load_recipe("llama_3_1_8b"), changes)
+    work = Work("rl", inputs={"policy": tmp_path / "run" / "mt", "prompts": Path("p.jsonl")})
+    submit(recipe, "llama_3_1_8b", changes, [Work("blend"), work], Path("run"), profile="enroot", dry_run=True)
+    _, blend, config, *_ = capsys.readouterr().out.split("# ---- ")
+    given = [f"{key}={tmp_path}/{value}" for key, value in (entry.split("=") for entry in changes)]
+    assert all(entry in blend for entry in given), blend
+    assert f"--prompts {tmp_path}/p.jsonl" in config
+
+
 def submitted(run: Path, **jobs: str) -> None:
     (run / ".slurm" / "logs").mkdir(parents=True)
     (run / ".slurm" / "jobs.json").write_text(
@@ -170,13 +191,13 @@ def submitted(run: Path, **jobs: str) -> None:
     )
 
 
-def test_a_run_that_is_queued_is_not_submitted_again(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_queued_is_not_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted(tmp_path, midtrain="5")
     command(tmp_path / "bin", "squeue", 'echo "RUNNING|None|1|10:00|n1|"', monkeypatch)
-    with pytest.raises(InputError, match=r"stage midtrain of .* is already in the queue \(job 5, running\)"):
-        submit(recipe, "tiny_dense", [], [Work("midtrain")], tmp_path, profile="local")
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, ["run", "tiny_dense", "seed=2", "--out", str(tmp_path), "--run", "local"])
+    assert "already in the queue (job 5, running)" in str(result.exception)
+    assert sorted(tmp_path.rglob("*")) == before  # the queued run's recipe and order stand
 
 
 def test_queue_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
