@@ -7,9 +7,11 @@ on the hub, `model.` in memory; `embeddings`, and `embedding` as transformers 5.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import torch
 
 from prism_nemo.checkpoints.hf_folder import Entry, HfFolder
+from prism_nemo.errors import InputError
 
 GROUPS = {
     "attention": ("attention.q", "attention.k", "attention.v", "attention.o"),
@@ -85,11 +87,21 @@ def pieces(name: str, shape: tuple[int, ...], elements: int) -> list[Piece]:
 
 
 def canonical_tensors(checkpoint: HfFolder) -> dict[str, Entry]:
-    """Tensors by canonical name, without the copy of a tied head."""
+    """Tensors by canonical name, without the copy of a tied head. Raises InputError when that is no copy."""
     found: Mapping[str, Entry] = {canonical_name(name): info for name, info in checkpoint.entries.items()}
-    return {name: info for name, info in found.items() if not _is_tied_copy(name, found, checkpoint.config)}
+    heads = _tied_copies(found, checkpoint)
+    return {name: info for name, info in found.items() if name not in heads}
 
 
-def _is_tied_copy(name: str, names: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    others = any(component(other) == "embedding" for other in names)
-    return component(name) == "lm_head" and others and bool(config.get("tie_word_embeddings"))
+def _tied_copies(found: Mapping[str, Entry], checkpoint: HfFolder) -> set[str]:
+    embedding = next((info.name for name, info in found.items() if component(name) == "embedding"), None)
+    if embedding is None or not checkpoint.config.get("tie_word_embeddings"):
+        return set()
+    heads = {name: info.name for name, info in found.items() if component(name) == "lm_head"}
+    for head in heads.values():
+        if not torch.equal(checkpoint.read(head), checkpoint.read(embedding)):
+            raise InputError(
+                f"{checkpoint.path}: {head} is tied to {embedding} in config.json, but has other weights; "
+                "set tie_word_embeddings to false if it is a head of its own"
+            )
+    return set(heads)

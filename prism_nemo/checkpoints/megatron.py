@@ -176,14 +176,17 @@ class _Tensors:
 
 
 def upstream_provider(hf: Path, dtype: torch.dtype) -> Any:
-    """The provider as Megatron-Bridge makes it, for `run_config.yaml`."""
+    """The provider as Megatron-Bridge makes it, for `run_config.yaml`; a rotary scaling that Bridge cannot say is left out."""
     import importlib
 
     from megatron.bridge.models.conversion.auto_bridge import AutoBridge
     from transformers import AutoConfig
 
+    from prism_nemo.engine.positions import left_out
+
     importlib.import_module("prism_nemo.models.bridges")
-    provider = AutoBridge.from_hf_config(AutoConfig.from_pretrained(str(hf))).to_megatron_provider(load_weights=False)
+    config, _ = left_out(AutoConfig.from_pretrained(str(hf)))
+    provider = AutoBridge.from_hf_config(config).to_megatron_provider(load_weights=False)
     settings = {"params_dtype": dtype, "pipeline_dtype": dtype, "bf16": dtype == torch.bfloat16, "hf_model_id": None}
     known = {field.name for field in dataclasses.fields(provider)}
     for name, value in settings.items():

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.engine import positions
 from prism_nemo.errors import InputError, missing_package
 from prism_nemo.models.limits import check_parallel
 
@@ -128,7 +129,7 @@ def build_provider(
     import megatron.bridge.models.conversion.auto_bridge as auto_bridge
 
     importlib.import_module("prism_nemo.models.bridges")  # registers the bridges that Megatron-Bridge lacks
-    bridge = _auto_bridge(auto_bridge.AutoBridge, Path(hf), load_weights)
+    bridge, scaled = _auto_bridge(auto_bridge.AutoBridge, Path(hf), load_weights)
     provider = bridge.to_megatron_provider(load_weights=load_weights)
     settings = {
         "tensor_model_parallel_size": tensor,
@@ -149,6 +150,8 @@ def build_provider(
         from prism_nemo.engine.cpu import specs
 
         specs.apply(provider)
+    if scaled is not None:
+        positions.apply(provider, scaled)
     provider.finalize()
     return bridge, provider
 
@@ -160,12 +163,16 @@ def _check_model(hf: Path, tensor: int, pipeline: int, context: int) -> None:
     check_parallel(config, tensor=tensor, pipeline=pipeline, context=context, name=str(hf))
 
 
-def _auto_bridge(auto_bridge: Any, hf: Path, load_weights: bool) -> Any:
-    if load_weights:
-        return auto_bridge.from_hf_pretrained(str(hf))
+def _auto_bridge(auto_bridge: Any, hf: Path, load_weights: bool) -> tuple[Any, Any]:
+    """Megatron-Bridge's AutoBridge, and the configuration with the rotary scaling that it was not shown, or None."""
     from transformers import AutoConfig
 
-    return auto_bridge.from_hf_config(AutoConfig.from_pretrained(str(hf)))
+    config, scaled = positions.left_out(AutoConfig.from_pretrained(str(hf)))
+    if not load_weights:
+        return auto_bridge.from_hf_config(config), scaled
+    bridge = auto_bridge.from_hf_pretrained(str(hf))
+    bridge.hf_pretrained.config = config
+    return bridge, scaled
 
 
 def set_up_parallel_groups(provider: Any, seed: int) -> None:

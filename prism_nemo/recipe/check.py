@@ -1,5 +1,6 @@
 """What makes a recipe impossible, found when it is resolved: before anything starts."""
 
+import re
 from typing import Any
 
 from prism_nemo.errors import InputError
@@ -57,5 +58,19 @@ def _check_training(name: str, part: Training, recipe: Recipe) -> None:
             f"{name}.global_batch={part.global_batch} is not divided by {name}.micro_batch x data-parallel copies = "
             f"{part.micro_batch} x {copies}; use a multiple of {part.micro_batch * copies}"
         )
+    if part.document_attention and (part.micro_batch > 1 or context > 1):
+        raise InputError(
+            f"{name}.document_attention keeps documents apart in one sequence on one rank: set {name}.micro_batch=1 and "
+            f"{name}.context=1 (now {part.micro_batch} and {context})"
+        )
+    _check_patterns(name, part.trainable)
     if context > 1 and part.seq_length % (2 * context):
         raise InputError(f"{name}.seq_length={part.seq_length} is not divided by 2 x parallel.context = {2 * context}")
+
+
+def _check_patterns(name: str, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{name}.trainable: {pattern!r} is no regular expression ({error})") from None

@@ -33,7 +33,7 @@ def _hybrid(small: Recipe) -> Recipe:
         long_context=small.long_context and _long(small.long_context, tokens=100_000),
         rl={"steps": 8, "prompts_per_step": 8, "samples_per_prompt": 8, "save_every": 2},
         evaluate={"problems_per_domain": 24, "samples_per_problem": 4},
-        analyze={"cka_inputs": 60, "landscape_problems": 8, "landscape_samples": 2},
+        analyze={"cka_inputs": 60, "landscape_problems": 6, "landscape_samples": 2},
     )
 
 
@@ -48,8 +48,8 @@ def _dense(recipe: Recipe) -> Recipe:
             "workers": 2,
         },
         pretrain=_long(recipe.midtrain, tokens=600_000),
-        midtrain=_scaled(recipe.midtrain, tokens=4_500_000),
-        long_context=recipe.long_context and _long(recipe.long_context, tokens=200_000, compare_attention=True),
+        midtrain=_scaled(recipe.midtrain, tokens=4_200_000),
+        long_context=recipe.long_context and _long(recipe.long_context, tokens=200_000),
         rl={
             "engine": "trl",
             "steps": 24,
@@ -68,7 +68,7 @@ def _dense(recipe: Recipe) -> Recipe:
             "max_new_tokens": 40,
             "temperature": 1.0,
         },
-        analyze={"cka_max_tokens": 128, "landscape_problems": 12, "landscape_samples": 4},
+        analyze={"cka_max_tokens": 128, "landscape_problems": 8, "landscape_samples": 4},
         parallel={"nodes": 1, "devices_per_node": None, "tensor": 1, "pipeline": 1, "context": 1, "sequence": False},
         precision="fp32",
     )

@@ -28,6 +28,15 @@ def long_context(run: Run, prefix: str) -> list[Block]:
     return _ruler(run, report, prefix) if "lengths" in report else _rehearsed(report, prefix)
 
 
+def by_length(run: Run) -> Table:
+    """The points of the restoration by length alone: RULER beside the paper's, or a rehearsal's loss by position."""
+    report = run.analyses["long_context"]
+    points = report["points"]
+    if "lengths" in report:
+        return _ruler_table(points, report["lengths"], run.recipe["model"]["family"])
+    return _positions(points, [_stretch(entry) for entry in _first(points)["positions"]])
+
+
 def _rehearsed(report: Mapping[str, Any], prefix: str) -> list[Block]:
     points = report["points"]
     stretches = [_stretch(entry) for entry in _first(points)["positions"]]
@@ -137,21 +146,22 @@ def _ruler(run: Run, report: Mapping[str, Any], prefix: str) -> list[Block]:
         reading="A drop beyond the length of mid-training is what it cost; merge and long-context training should lift "
         "the right end again. Mean of 13 tasks.",
     )
+    return [figure, _ruler_table(points, lengths, run.recipe["model"]["family"])]
+
+
+def _ruler_table(points: Mapping[str, Any], lengths: Sequence[int], family: str) -> Table:
     rows: list[list[str | Cell]] = []
     for name, found in points.items():
         ours = (
             f"{words.percent(entry['value'])} {words.interval(entry['low'], entry['high'])}" for entry in found["ruler"]
         )
         rows.append([label(name), *ours])
-        theirs = paper_ruler(run.recipe["model"]["family"], name, lengths)
+        theirs = paper_ruler(family, name, lengths)
         if theirs:
             rows.append([f"{label(name)}, paper", *theirs])
-    return [
-        figure,
-        Table(
-            title="RULER, percent",
-            columns=["model", *names],
-            rows=rows,
-            note="Brackets: 95 % interval over questions. Paper: Table 7, Granite-3.3 with the math and code mixture.",
-        ),
-    ]
+    return Table(
+        title="RULER, percent",
+        columns=["model", *(f"{length // 1024}k" for length in lengths)],
+        rows=rows,
+        note="Brackets: 95 % interval over questions. Paper: Table 7, Granite-3.3 with the math and code mixture.",
+    )

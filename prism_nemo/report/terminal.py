@@ -1,10 +1,11 @@
-"""The four arms for a terminal, as plain text."""
+"""The four arms, and long context by length, for a terminal, as plain text."""
 
 import io
 from collections.abc import Sequence
 
 from prism_nemo.report.blocks import Table
 from prism_nemo.report.compare import names
+from prism_nemo.report.long_context import by_length
 from prism_nemo.report.outcome import four_arms, protocol_line, verdict_counts
 from prism_nemo.report.run import Run
 
@@ -12,23 +13,32 @@ WIDTH = 118
 
 
 def terminal_table(runs: Sequence[Run]) -> str:
-    """One table per run, and in one line what shows of the paper's claims."""
+    """Per run: the four arms, long context by length where it was measured, and what shows of the paper's claims."""
     return "\n".join(_one(run, name) for run, name in zip(runs, names(runs), strict=True))
 
 
 def _one(run: Run, name: str) -> str:
+    lengths = _lengths(run, name)
     if not run.arms:
-        return f"{name}: no scores, the stage `evaluate` has not run\n"
+        return f"{lengths}{name}: no scores, the stage `evaluate` has not run\n"
     claims = f"the paper's claims in this run: {verdict_counts(run)}"
-    return f"{_drawn(four_arms(run), name)}{protocol_line(run)}\n{claims}\n"
+    arms = _drawn(four_arms(run), f"{name}: percent right [95 % interval]")
+    return f"{arms}{protocol_line(run)}\n\n{lengths}{claims}\n"
 
 
-def _drawn(table: Table, name: str) -> str:
+def _lengths(run: Run, name: str) -> str:
+    if "long_context" not in run.analyses:
+        return ""
+    table = by_length(run)
+    return _drawn(table, f"{name}: {table.title}")
+
+
+def _drawn(table: Table, title: str) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table as Drawn
 
-    drawn = Drawn(title=f"{name}: percent right [95 % interval]", box=box.SIMPLE_HEAD, title_justify="left")
+    drawn = Drawn(title=title.replace("[", r"\["), box=box.SIMPLE_HEAD, title_justify="left")
     for number, column in enumerate(table.columns):
         drawn.add_column(column, justify="left" if number < table.text_columns else "right", no_wrap=True)
     for row in table.cells:

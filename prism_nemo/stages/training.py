@@ -93,9 +93,12 @@ def train_job(recipe: Recipe, training: Training, *, model: Path, start: Path, b
 
 
 def trainable_patterns(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """`attention` as the regular expression of Megatron's attention parameters; None when all are trained."""
-    words = {"attention": r"\.self_attention\."}
-    return tuple(words.get(name, name) for name in names) or None
+    """`attention` as the regular expression of the projections Q, K, V and O in Megatron; None when all are trained.
+
+    The norm before them is not among them, though Megatron keeps it with them: the paper names attention modules only.
+    """
+    words = {"attention": r"\.self_attention\.linear_(qkv|proj)\.(weight|bias)$"}
+    return None if names in ((), ("all",)) else tuple(words.get(name, name) for name in names)
 
 
 def import_stage(name: str, *, hf: Path) -> Stage:

@@ -283,7 +283,7 @@ def test_megatron_checkpoints_merge_through_conversion(tmp_path):
     manifest = read_manifest(tmp_path / "megatron")
     assert manifest.kind == "megatron_checkpoint"
     assert sorted({name.split("/")[0] for name in manifest.files}) == [
-        "README.md", "hf", "iter_0000000", "latest_checkpointed_iteration.txt", "latest_train_state.pt", "proof.json",
+        "hf", "iter_0000000", "latest_checkpointed_iteration.txt", "latest_train_state.pt", "proof.json",
     ]  # fmt: skip
     assert manifest.metrics["proof"]["round_trip"] == "bit-equal"
     assert (tmp_path / "megatron" / "hf" / "tokenizer.json").is_file()

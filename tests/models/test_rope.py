@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig
 
-from prism_nemo.errors import InputError, PrismError
-from prism_nemo.models.facts import base_model
+from prism_nemo.engine.positions import left_out
+from prism_nemo.errors import InputError
+from prism_nemo.models.facts import BASES, base_model, base_shape
 from prism_nemo.models.pico import make_pico
 from prism_nemo.models.rope import rope_changes
 
@@ -37,7 +39,7 @@ def test_models_without_rotary_positions_refuse(family: str) -> None:
         rope_changes(base_model(family).config, length=131_072, base=1e6, scaling=None, factor=4.0)
 
 
-def imported(tmp_path: Path, family: str, *, base: float | None, scaling: str | None) -> None:
+def imported(tmp_path: Path, family: str, *, base: float, scaling: str) -> None:
     from prism_nemo.checkpoints.importing import import_hf
 
     make_pico(family, tmp_path / "hf", vocab_size=256, hidden=64, layers=2, heads=4, ffn=96, max_positions=64)
@@ -48,15 +50,16 @@ def imported(tmp_path: Path, family: str, *, base: float | None, scaling: str | 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "base"), [("llama_3_1_8b", 2e6), ("granite_3_3_8b", 5e6)])
-def test_megatron_computes_the_changed_positions(family: str, base: float, tmp_path: Path) -> None:
-    """The import's proof compares the logits with transformers'."""
-    imported(tmp_path, family, base=base, scaling=None)
-    assert json.loads((tmp_path / "megatron" / "proof.json").read_text())
+@pytest.mark.parametrize("scaling", ["llama3", "yarn"])
+@pytest.mark.parametrize("family", [name for name in BASES if base_shape(name).rope_theta])
+def test_megatron_computes_the_changed_positions(family: str, scaling: str, tmp_path: Path) -> None:
+    """The import's proof compares logits and gradients with transformers'."""
+    imported(tmp_path, family, base=2e6, scaling=scaling)
+    figures = json.loads((tmp_path / "megatron" / "proof.json").read_text())
+    assert figures["runs"]["fp32"]["logits_max"] < 1e-4
 
 
-@pytest.mark.slow
-def test_a_scaling_that_the_bridge_drops_is_no_silent_change(tmp_path: Path) -> None:
-    """Megatron-Bridge's Mistral bridge reads yarn only."""
-    with pytest.raises(PrismError, match="logits differ"):
-        imported(tmp_path, "mistral_7b", base=None, scaling="llama3")
+def test_a_scaling_that_depends_on_the_sequence_is_refused() -> None:
+    config = LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+    with pytest.raises(InputError, match="rope_type 'dynamic' is not known here"):
+        left_out(config)

@@ -114,6 +114,8 @@ def test_the_rehearsal_keeps_what_makes_the_recipe(name: str) -> None:
         (["midtrain.global_batch=7", "midtrain.micro_batch=2"], "midtrain.global_batch=7"),
         (["midtrain.warmup_steps=999999"], "warmup_steps"),
         (["rl.max_new_tokens=256"], "rl.max_new_tokens"),
+        (["midtrain.document_attention=true"], "set midtrain.micro_batch=1 and midtrain.context=1"),
+        (["long_context.trainable=("], "long_context.trainable: '\\(' is no regular expression"),
     ],
 )
 def test_impossible_recipes_are_refused(overrides: list[str], words: str) -> None:

@@ -129,6 +129,8 @@ class TorchAttention(MegatronModule):
     def _mask(self, length: int, attention_mask: Tensor | None, packed_seq_params: Any) -> Tensor | None:
         """True where a query (row) sees a key (column); None for plain causal attention."""
         if self.cp_group is not None:
+            if packed_seq_params is not None:
+                raise NotImplementedError("documents are not kept apart here under context parallelism")
             return _context_parallel_mask(length, self.cp_group.size(), self.cp_group.rank(), self.window)
         mask = _window_mask(length, self.window) if 0 <= self.window < length - 1 else None
         if packed_seq_params is not None:
