@@ -1,6 +1,7 @@
 """What was asked and what went in: the recipe, the mixture, the fate of every row."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prism_nemo.report import words
@@ -21,6 +22,11 @@ FATES = {
     "train": "trained on",
 }
 """Fields of the data room's report -> what they mean; every row has exactly one of them."""
+DIGITS = 8
+"""Of a fingerprint in the tree."""
+FILES_SHOWN = 10
+"""Of each source in the tree."""
+TREE_WIDTH = 100
 
 
 def asked(run: Run, prefix: str) -> list[Section]:
@@ -79,7 +85,7 @@ def _data(run: Run, prefix: str) -> list[Block]:
     blocks: list[Block] = []
     for stage, report in run.blends.items():
         blocks += [_mixture_figure(stage, report, prefix), _sources(stage, report)]
-        blocks += _quarantine(stage, report)
+        blocks += [*_quarantine(stage, report), _tree(run, stage, report)]
     return blocks
 
 
@@ -152,3 +158,41 @@ def _quarantine(stage: str, report: Mapping[str, Any]) -> list[Block]:
         return []
     title = f"Bad rows of {_stage_title(stage)}, by reason"
     return [Table(title=title, columns=["source", "reason", "rows"], rows=rows, text_columns=2)]
+
+
+def _tree(run: Run, stage: str, report: Mapping[str, Any]) -> Folded:
+    """Blend -> sources -> their files and the token files made of them, with sizes, tokens and fingerprints."""
+    from rich.console import Console
+    from rich.text import Text as Plain
+    from rich.tree import Tree
+
+    drawn = sum(source["tokens_drawn"] for source in report["sources"])
+    root = Tree(Plain(f"{stage} {run.fingerprints[stage][:DIGITS]}: {drawn:,} tokens drawn"))
+    for source in sorted(report["sources"], key=lambda source: -source["tokens_drawn"]):
+        branch = root.add(Plain(f"{source['name']}: {source['tokens_drawn']:,} tokens drawn, {_read(source)}"))
+        for line in _shown(f"{path} {_mark(file)}" for path, file in source["files"].items()):
+            branch.add(Plain(line))
+        made = run.manifests[stage].files
+        stems = {part: source[part] for part in ("train", "valid", "test") if f"{part}/{source['name']}.bin" in made}
+        for part, count in stems.items():
+            path = f"{part}/{source['name']}.bin"
+            branch.add(Plain(f"-> {path} {_mark(made[path])}: {count['tokens']:,} tokens"))
+    console = Console(file=io.StringIO(), width=TREE_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(root)
+    text = "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    return Folded(title=f"The tree of {_stage_title(stage)}: sources, files, fingerprints, tokens", text=text)
+
+
+def _read(source: Mapping[str, Any]) -> str:
+    return f"{source['rows']:,} rows in {len(source['files'])} file{'s' if len(source['files']) != 1 else ''}"
+
+
+def _mark(file: Mapping[str, Any]) -> str:
+    return f"{file['xxh3_128'][:DIGITS]}, {words.short(file['size'])}B"
+
+
+def _shown(lines: Iterable[str]) -> list[str]:
+    found = list(lines)
+    more = [f"... and {len(found) - FILES_SHOWN:,} more, all in report.json of the blend"]
+    return found if len(found) <= FILES_SHOWN else found[:FILES_SHOWN] + more

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prism_nemo.report.svg import INK, QUIET, SERIES, drawing, to_svg
+from prism_nemo.report.svg import CARD, INK, QUIET, SERIES, drawing, to_svg
 
 WIDTH = 3.6
 MARKERS = {"base": "o", "rl_base": "s", "mt": "^", "rl": "D"}
@@ -57,12 +57,18 @@ def estimates(found: Sequence[Estimate], prefix: str, *, axis: str, limits: tupl
             colour = SERIES[entry.role]
             axes.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
             axes.plot([entry.value], [row], MARKERS.get(entry.role, "o"), color=colour, markersize=5.5)
-            axes.annotate(entry.text, (entry.value, row), (0, 5), textcoords="offset points", ha="center", color=INK)
+            side = _side((entry.value - limits[0]) / (limits[1] - limits[0]))
+            axes.annotate(entry.text, (entry.value, row), (0, 5), textcoords="offset points", ha=side, color=INK)
         _rows(axes, [entry.name for entry in found])
         axes.set_ylim(len(found) - 0.6, -0.75)
         axes.set_xlim(*limits)
         axes.set_xlabel(axis)
         return to_svg(figure, prefix)
+
+
+def _side(place: float) -> str:
+    """How a text over a dot lies, so that it stays inside the axes; `place`: of the dot, 0 at their left, 1 right."""
+    return "left" if place < 0.12 else "right" if place > 0.95 else "center"
 
 
 def bars(
@@ -103,11 +109,33 @@ def curves(
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
+        axes.xaxis.get_major_locator().set_params(integer=True)  # steps, layers
         if ticks:
             axes.set_xticks(range(len(ticks)), ticks)
         axes.margins(x=0.02)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        return to_svg(figure, prefix)
+
+
+def plane(points: Sequence[tuple[float, float, float]], marks: Mapping[str, tuple[float, float]], prefix: str) -> str:
+    """Filled contours over a grid of (x, y, percent); every measured point is a dot. `marks`: name -> its place."""
+    xs, ys = sorted({point[0] for point in points}), sorted({point[1] for point in points})
+    values = {(x, y): value for x, y, value in points}
+    with drawing(WIDTH, 3.3) as (figure, axes):
+        rows = [[values[x, y] for x in xs] for y in ys]
+        if len(xs) > 1 and len(ys) > 1 and max(map(max, rows)) > min(map(min, rows)):
+            filled = axes.contourf(xs, ys, rows, levels=10, cmap="cividis")
+            figure.colorbar(filled, label="percent right", orientation="horizontal", pad=0.02, aspect=40)
+        style = {"markerfacecolor": CARD, "markeredgecolor": INK, "linestyle": "none", "clip_on": False, "marker": "o"}
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], markersize=2.5, markeredgewidth=0.5, **style)
+        for name, place in marks.items():
+            axes.plot(*place, markersize=6, **style)
+            box = {"facecolor": CARD, "edgecolor": "none", "pad": 1.2}
+            axes.annotate(name, place, (5, 5), textcoords="offset points", color=INK, bbox=box)
+        axes.grid(visible=False)
+        axes.set_xlabel("MT to MT + RL")
+        axes.set_ylabel("MT to base")
         return to_svg(figure, prefix)
 
 

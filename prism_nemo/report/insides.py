@@ -51,12 +51,12 @@ def insides(run: Run, prefix: str) -> list[Section]:
 
 def _blocks(run: Run, name: str, prefix: str) -> list[Block]:
     report = run.analyses[name]
-    key, folder = f"{prefix}{name}-", run.path / report["stage"]
+    key = f"{prefix}{name}-"
     drawn: Mapping[str, Callable[[], list[Block]]] = {
         "weights": lambda: _weights(report, prefix),
         "cka": lambda: _cka(report, prefix),
         "long_context": lambda: long_context(run, key),
-        "landscape": lambda: landscape(report, folder, key),
+        "landscape": lambda: landscape(report, key),
         "behaviour": lambda: behaviour(report, key),
         "trajectory": lambda: trajectory(report, key),
     }

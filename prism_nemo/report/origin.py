@@ -80,13 +80,15 @@ def _lineage(run: Run, prefix: str) -> list[Block]:
 
 def _edges(run: Run) -> list[tuple[str, str]]:
     """Artifact -> artifact; the inputs from outside the run stand in the table."""
-    found = []
-    for name, manifest in run.manifests.items():
-        for entry in manifest.inputs:
-            stage = _stage_of(run, name, entry.path)
-            if stage is not None and stage != name and (stage, name) not in found:
-                found.append((stage, name))
-    return found
+    return [(start, name) for name in run.manifests for start in _made_from(run, name) if start in run.manifests]
+
+
+def _made_from(run: Run, name: str) -> list[str]:
+    """Inputs of the manifest, and those that only the stage's record has (of a blend: the corpus its files lie in)."""
+    found = [_input(run, name, entry) for entry in run.manifests[name].inputs]
+    marks = {mark: stage for stage, mark in run.fingerprints.items()}
+    found += [marks[mark] for mark in run.records.get(name, {}).get("inputs", {}).values() if mark in marks]
+    return [entry for entry in dict.fromkeys(found) if entry != name]
 
 
 def _stage_of(run: Run, name: str, path: str) -> str | None:
@@ -103,15 +105,17 @@ def _artifacts(run: Run) -> Table:
     rows = []
     for name, manifest in run.manifests.items():
         size = sum(entry["size"] for entry in manifest.files.values())
-        inputs = ", ".join(_input(run, name, entry) for entry in manifest.inputs) or "–"
-        made = manifest.created.removesuffix("+00:00").replace("T", " ")
-        rows.append([name, manifest.kind.replace("_", " "), inputs, run.fingerprints[name], f"{size:,}", made])
+        inputs = ", ".join(_made_from(run, name)) or "–"
+        made = manifest.created.removesuffix("+00:00").replace("T", " ")[: len("2026-01-01 00:00")]
+        mark = run.fingerprints[name][: 2 * SHORT]
+        rows.append([name, manifest.kind.replace("_", " "), inputs, mark, f"{size:,}", made])
     return Table(
         title="Artifacts",
         columns=["artifact", "kind", "made from", "fingerprint", "bytes", "made (UTC)"],
         rows=rows,
         text_columns=4,
-        note="prism artifact verify DIR hashes every file again; prism artifact lineage DIR goes on to the sources.",
+        note=f"Of each fingerprint the first {2 * SHORT} of 32 digits. prism artifact verify DIR hashes every file "
+        "again; prism artifact lineage DIR goes on to the sources.",
     )
 
 
@@ -121,7 +125,7 @@ def _input(run: Run, name: str, entry: Input) -> str:
 
 
 def _cost(run: Run, prefix: str) -> list[Block]:
-    timed = {name: seconds for name in run.order if (seconds := spent(run.records.get(name, {})))}
+    timed = _timed(run)
     if not timed:
         return [Missing(what="Times", why="no stage has a record")]
     longest = max(timed.values())
@@ -134,10 +138,15 @@ def _cost(run: Run, prefix: str) -> list[Block]:
             title="Wall time of the stages",
             panels=[Panel(title="wall time", svg=svg, says=f"Wall time: {says}")],
             reading=f"The {len(timed)} stages took {words.duration(sum(timed.values()))} together; stages below "
-            f"{MINOR_SECONDS:.0%} of the longest are left out.",
+            f"{100 * MINOR_SECONDS:.0f} % of the longest are left out.",
         ),
         _cost_table(run),
     ]
+
+
+def _timed(run: Run) -> dict[str, float]:
+    """Stage -> seconds; the report's own stage, which is not done yet, is not among them."""
+    return {name: seconds for name in run.order if (seconds := spent(run.records.get(name, {})))}
 
 
 def _cost_table(run: Run) -> Table:
@@ -146,7 +155,7 @@ def _cost_table(run: Run) -> Table:
     commits = sorted({manifest.git_commit for manifest in run.manifests.values() if manifest.git_commit})
     hosts = sorted({record["host"] for record in run.records.values() if record.get("host")})
     rows = [
-        ["wall time", words.duration(run.seconds)],
+        ["wall time", words.duration(sum(_timed(run).values()))],
         ["GPU-hours", _gpu_hours(run)],
         ["tokens trained on", words.count(trained)],
         ["machines", ", ".join(hosts) or "not recorded"],

@@ -1,14 +1,12 @@
 """Landscape, behaviour, trajectory: models followed along a way, from the analyses' own reports."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Figure, Key, Panel, Table
-from prism_nemo.report.figures import Estimate, Line, curves, estimates
+from prism_nemo.report.figures import Estimate, Line, curves, estimates, plane
 from prism_nemo.report.run import ARMS, label
-from prism_nemo.report.svg import themed
 
 GROUPS = {"": "one", "attention": "two", "mlp": "three", "mamba": "four", "embedding": "five", "norm": "base"}
 """Group of parameters in a trajectory -> colour; the empty name is all of them."""
@@ -25,13 +23,13 @@ STEPS = (
 )
 
 
-def landscape(report: Mapping[str, Any], folder: Path, prefix: str) -> list[Block]:
+def landscape(report: Mapping[str, Any], prefix: str) -> list[Block]:
     """The pass rate from base over MT to RL, and the plane through the three."""
     path = sorted((point for point in report["points"] if point["kind"] == "path"), key=lambda point: point["x"])
     blocks: list[Block] = [_way(path, prefix)] if path else []
-    plane = folder / "figures" / "plane.svg"
-    if plane.is_file():
-        blocks.append(_plane(plane, prefix))
+    grid = [point for point in report["points"] if point["kind"] == "grid"]
+    if grid:
+        blocks.append(_plane(grid, {point["x"]: point["rate"]["value"] for point in path}, prefix))
     return [*blocks, _way_table(path)] if path else blocks
 
 
@@ -48,17 +46,18 @@ def _way(path: Sequence[Mapping[str, Any]], prefix: str) -> Figure:
     )
 
 
-def _plane(file: Path, prefix: str) -> Figure:
+def _plane(grid: Sequence[Mapping[str, Any]], way: Mapping[float, float], prefix: str) -> Figure:
+    """`way`: position on the path -> pass rate, which the three checkpoints have there."""
+    points = [(point["x"], point["y"], 100 * point["rate"]["value"]) for point in grid]
+    places = {"base": (0.0, (0.0, 1.0)), "MT": (1.0, (0.0, 0.0)), "MT + RL": (2.0, (1.0, 0.0))}
+    marks = {f"{name} {100 * way[at]:.0f}" if at in way else name: place for name, (at, place) in places.items()}
+    says = f"Percent right over the plane, from {min(p[2] for p in points):.1f} to {max(p[2] for p in points):.1f}"
     return Figure(
         title="The plane through base, MT and RL",
-        panels=[
-            Panel(
-                title="plane", svg=themed(file.read_text(), f"{prefix}plane"), says="Pass rate over the plane, contours"
-            )
-        ],
-        reading="Brighter is a higher pass rate. Each black dot was measured, the colours between them are "
-        "interpolated; a ridge from MT to RL means that RL moved along good models.",
-        wide=True,
+        panels=[Panel(title="plane", svg=plane(points, marks, f"{prefix}plane"), says=says)],
+        reading="Brighter is a higher pass rate. Each small dot is a merge that was measured, the colours between them "
+        "are interpolated, so near a checkpoint trust the percent beside its name. A ridge from MT to MT + RL means "
+        "that RL moved along good models.",
     )
 
 
@@ -111,7 +110,7 @@ def _measure(
 
 
 def _who(row: Mapping[str, Any]) -> str:
-    return f"{label(row['name'])}, {row['benchmark']}"
+    return f"{label(row['name'])}, {str(row['benchmark']).removeprefix('held_out_')}"
 
 
 def _or(value: float | None, other: float) -> float:

@@ -39,6 +39,7 @@ def _pretraining(run: Run, prefix: str) -> list[Block]:
     if not wanted:
         return blocks
     rows = []
+    validated = any(_split(run.curves[stage], "valid") for stage in wanted)
     for stage in wanted:
         steps, valid = _steps(run.curves[stage]), _split(run.curves[stage], "valid")
         rates = sorted(row["tokens_per_second"] for row in steps)
@@ -48,11 +49,12 @@ def _pretraining(run: Run, prefix: str) -> list[Block]:
                 words.count(steps[-1]["step"]),
                 words.count(steps[-1]["tokens"]),
                 f"{steps[-1]['loss']:.4f}",
-                f"{valid[-1]['loss']:.4f}" if valid else "–",
+                *([f"{valid[-1]['loss']:.4f}" if valid else "–"] if validated else []),
                 words.count(rates[len(rates) // 2]),
             ]
         )
-    columns = ["stage", "steps", "tokens", "last loss", "last validation loss", "tokens/s, median"]
+    columns = ["stage", "steps", "tokens", "last loss", *(["last validation loss"] if validated else [])]
+    columns.append("tokens/s, median")
     return [
         *blocks,
         Table(title="At the end of training", columns=columns, rows=rows, note="Losses in nats per token."),

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,14 @@ import pytest
 
 from prism_nemo.artifacts import Request, path_fingerprint, publish
 from prism_nemo.data.report import Count, SourceReport
-from prism_nemo.evaluation.statistics import mean_interval, paired_difference, score_interval
-from prism_nemo.recipe import load_recipe, override
+from prism_nemo.evaluation.held_out import HeldOutLoss
+from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
+from prism_nemo.evaluation.scoring import Score
+from prism_nemo.evaluation.statistics import mean_interval, score_interval
+from prism_nemo.recipe import Evaluate, load_recipe, override
 from prism_nemo.report import make_report
+from prism_nemo.stages.results import COMPARED
+from prism_nemo.stages.scores import table_of
 from prism_nemo.stages.stage import Record, write_record
 from prism_nemo.stages.status import write_order
 
@@ -146,12 +151,19 @@ def _blend(path: Path, steps: int, seed: int) -> None:
             share_drawn=share * (1 + 1e-4),
             tokens_drawn=int(2_400_000 * share),
             epochs=2_400_000 / 1_100_000,
+            files={
+                f"{name}/part-{k:02d}.jsonl": {"size": 40_000 + k, "xxh3_128": f"{k:032x}"}
+                for k in range(14 if name == "math" else 1)
+            },
         )
         for name, share in shares.items()
     ]
     report = {"mixture": "math_code_science_rehearsal", "tokens": 2_400_000, "seq_length": 256, "seed": 42}
     report |= {"tokenizer": "f" * 32, "vocab_size": 512, "eod": 0, "sources": [dataclasses.asdict(s) for s in sources]}
     (path / "report.json").write_text(json.dumps(report))
+    (path / "train").mkdir()
+    for name in shares:
+        (path / "train" / f"{name}.bin").write_bytes(b"tokens of " + name.encode())
 
 
 def _proof(path: Path, steps: int, seed: int) -> None:
@@ -159,66 +171,80 @@ def _proof(path: Path, steps: int, seed: int) -> None:
     (path / "proof.json").write_text(json.dumps({"level": "full", "tensors": 30, "bytes": 4_000_000, "runs": runs}))
 
 
-def scores(seed: int = 0, questions: int = 64, k: int = 8) -> dict[str, Any]:
-    """`evaluate/scores.json` of made-up verdicts, with the real statistics."""
+REHEARSAL = {f"held_out_{domain}": domain for domain in DOMAINS}
+SUITE = dict.fromkeys(("aime24", "aime25", "math500"), "math") | dict.fromkeys(
+    ("livecodebench_v5", "codeforces"), "code"
+)
+SUITE |= {"gpqa_diamond": "science", "aime26": "math"}
+
+
+def scores(seed: int = 0, questions: int = 64, k: int = 8, benchmarks: Mapping[str, str] = REHEARSAL) -> dict[str, Any]:
+    """`evaluate/scores.json` as the stage writes it, of made-up verdicts on `benchmarks`: name -> domain."""
     random = np.random.default_rng(seed)
-    right = {
-        arm: {
-            domain: random.binomial(k, np.clip(random.normal(chance, 0.1, questions), 0, 1)) / k
-            for domain, chance in zip(DOMAINS, chances, strict=True)
-        }
-        for arm, chances in RIGHT.items()
-    }
-    flat = {arm: np.concatenate([values[domain] for domain in DOMAINS]) for arm, values in right.items()}
-    more = {
-        "k": k,
-        "questions": questions,
-        "format": 0.97,
-        "truncated": 0.01,
-        "pass_at_k": {"1": 0.3, "8": 0.9},
-        "nll": float("nan"),
-    }
-    arms = {
-        arm: {
-            "label": arm,
-            "model": arm,
-            "domains": {
-                domain: _avg(values[domain]) | more | {"length": 11.5 if "base" in arm else 33.2} for domain in DOMAINS
-            },
-            "mean": _avg(flat[arm]),
-        }
-        for arm, values in right.items()
-    }
-    differences = []
-    for start, end in (("base", "mt"), ("mt", "rl"), ("base", "rl_base"), ("rl_base", "mt"), ("rl_base", "rl")):
-        pairs = {domain: (right[start][domain], right[end][domain]) for domain in DOMAINS} | {
-            "mean": (flat[start], flat[end])
-        }
-        for domain, pair in pairs.items():
-            found = paired_difference(*pair)
-            differences.append(
-                {
-                    "from": start,
-                    "to": end,
-                    "domain": domain,
-                    "difference": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "paired": True,
-                }
+    found = {
+        arm: [
+            score_of_shares(
+                arm,
+                name,
+                domain,
+                random.binomial(k, np.clip(random.normal(chances[domain], 0.1, questions), 0, 1)) / k,
+                k,
             )
-    losses = {arm: mean_interval(random.normal(mean, 0.05, 40)) for arm, mean in LOSSES.items()}
-    retention = {
-        arm: {"loss": e.value, "low": e.low, "high": e.high, "tokens": 12_345, "unit": "nats per token"}
-        for arm, e in losses.items()
+            for name, domain in benchmarks.items()
+        ]
+        for arm, chances in ((arm, dict(zip(DOMAINS, chances, strict=True))) for arm, chances in RIGHT.items())
     }
-    protocol = {"temperature": 1.0, "k": k, "prompting": "raw completion", "seed": 42}
-    return {"arms": arms, "differences": differences, "retention": retention, "protocol": protocol}
+    return table_of(Evaluate(suite="of a test"), found, losses(random), COMPARED, {arm: Path(arm) for arm in RIGHT})
 
 
-def _avg(values: np.ndarray) -> dict[str, float]:
-    found = score_interval(values)
-    return {"avg": found.value, "low": found.low, "high": found.high}
+def losses(random: np.random.Generator) -> dict[str, HeldOutLoss]:
+    tokens = (300,) * 40
+    return {
+        arm: HeldOutLoss(
+            loss=mean_interval(nats := random.normal(mean, 0.05, 40)),
+            documents=40,
+            tokens=sum(tokens),
+            window=128,
+            document_nats=tuple((nats * 300).tolist()),
+            document_tokens=tokens,
+        )
+        for arm, mean in LOSSES.items()
+    }
+
+
+def score_of_shares(arm: str, benchmark: str, domain: str, shares: np.ndarray, k: int) -> Score:
+    own = benchmark in REHEARSAL
+    sampling = Sampling(
+        temperature=1.0 if own else 0.6 if domain == "math" else 0.7, max_new_tokens=40 if own else 32_768
+    )
+    return Score(
+        model=arm,
+        name=arm,
+        benchmark=benchmark,
+        task=f"{benchmark}@{'file' if own else 1}",
+        domain=domain,
+        protocol="p",
+        asked=Protocol(sampling=sampling, prompting=Prompting()),
+        held_out=benchmark == "aime26",
+        questions=len(shares),
+        k=k,
+        samples=k * len(shares),
+        avg=score_interval(shares),
+        pass_at={2: 0.3, 8: 0.9},
+        majority=0.3,
+        median_tokens=30.0,
+        mean_tokens=11.5 if "base" in arm else 33.2,
+        truncated=0.01,
+        no_answer=0.02,
+        errors=0.0,
+        timeouts=0.0,
+        think_format=0.97,
+        nll=math.nan,
+        nll_correct=math.nan,
+        nll_incorrect=math.nan,
+        backends=("hf float32",),
+        question_scores={f"q{i}": float(share) for i, share in enumerate(shares)},
+    )
 
 
 def _evaluated(path: Path, steps: int, seed: int) -> None:
@@ -412,6 +438,11 @@ FILES: dict[str, Callable[[Path, int, int], None]] = {
 @pytest.fixture(scope="session")
 def maker() -> Callable[..., Path]:
     return make_run
+
+
+@pytest.fixture(scope="session")
+def suite_scores() -> dict[str, Any]:
+    return scores(benchmarks=SUITE)
 
 
 @pytest.fixture(scope="session")

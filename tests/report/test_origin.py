@@ -40,3 +40,14 @@ def test_both_averages_of_the_weights_stand_beside_the_papers(maker: Callable, t
     path.write_text(json.dumps(json.loads(path.read_text()) | {"paper": [row]}))
     shown = rows_of(insides(read_run(folder), ""), "Ours beside the paper's")
     assert shown == [["Table 22", "mt to rl mcs unchanged 1pct", "61.5", "62.25", "95"]]
+
+
+def test_an_input_that_only_the_record_has_is_in_the_lineage(maker: Callable, tmp_path: Path) -> None:
+    folder = maker(tmp_path / "run", steps=20, without=tuple(f"analysis_{name}" for name in HEAVY))
+    path = folder / ".stages" / "random.json"
+    record = json.loads(path.read_text())
+    mark = read_run(folder).fingerprints["corpus"]
+    path.write_text(json.dumps(record | {"inputs": {"corpus": mark, "outside": "0" * 32}}))
+    made_from = {row[0]: row[2] for row in rows_of(origin(read_run(folder), ""), "Artifacts")}
+    assert made_from["random"] == "tokenizer, corpus"
+    assert made_from["rl"] == "mt, corpus"
