@@ -77,7 +77,7 @@ def test_bf16_follows_fp32_of_the_cpu(starts, blend, tmp_path, device, kind):
     expected = curve("cpu", "fp32", starts(kind), blend, tmp_path)
     losses = curve(device, "bf16", starts(kind), blend, tmp_path)
     assert len(losses) == STEPS
-    assert expected[-1] < expected[0] - 0.5  # it learns: the band is narrow against what it follows
+    assert max(expected) - min(expected) > 5 * BF16 * max(expected)  # the band is narrow against what it follows
     assert losses == pytest.approx(expected, rel=BF16)
     assert losses != expected
 

@@ -13,7 +13,7 @@ prepare()
 import megatron.bridge.training.pretrain
 from megatron.core.optimizer import distrib_optimizer
 from megatron.core.ssm import mamba_mixer
-from transformers.utils import is_flash_attn_2_available, is_mamba_2_ssm_available
+from transformers.utils.import_utils import is_mamba_2_ssm_available
 from prism_nemo.engine.cpu import adam, standins
 print(distrib_optimizer.HAVE_APEX_OR_TE, mamba_mixer.HAVE_MAMBA_SSM, is_mamba_2_ssm_available(), len(adam.mend()))
 print(*standins.stand_ins())
