@@ -12,11 +12,10 @@ from prism_nemo.analysis.output import Output, produce
 from prism_nemo.analysis.paper import paper_rows
 from prism_nemo.analysis.style import SEQUENTIAL, drawing, line_style, save_figure
 from prism_nemo.evaluation.benchmark import Benchmark
-from prism_nemo.evaluation.pipeline import evaluate
+from prism_nemo.evaluation.pipeline import evaluate_checkpoint
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import score_interval
-from prism_nemo.evaluation.store import GenerationStore
 
 PAPER_SAMPLING = Sampling(temperature=0.6, top_p=0.95, max_new_tokens=7680)
 """Section 10.3 and table 15: 200 MATH500 problems, 8 samples each."""
@@ -30,18 +29,13 @@ def store_scorer(
     sampling: Sampling | None,
     prompting: Prompting | None,
     seed: int = 0,
-    backend: Callable[[Path, GenerationStore], Any] | None = None,
+    backend: str = "hf",
 ) -> Scorer:
-    """Scores a folder through the generation store: what is sampled already is not sampled again.
-
-    `backend` makes one for a folder (vLLM on a cluster); without it transformers samples.
-    """
+    """Scores a folder through the generation store: what is sampled already is not sampled again."""
 
     def scorer(folder: Path, name: str) -> PassRate:
-        with GenerationStore(store) as opened:
-            model = backend(folder, opened) if backend else folder
-            options: dict[str, Any] = {"k": k, "sampling": sampling, "prompting": prompting, "seed": seed}
-            return pass_rate(evaluate(model, benchmarks, opened, **options))
+        options: dict[str, Any] = {"k": k, "sampling": sampling, "prompting": prompting, "seed": seed}
+        return pass_rate(evaluate_checkpoint(folder, benchmarks, store, backend=backend, **options))
 
     return scorer
 
@@ -73,14 +67,15 @@ def analyse_landscape(
     seed: int = 0,
     path: Sequence[float] = PATH,
     grid: Sequence[float] = GRID,
-    backend: Callable[[Path, GenerationStore], Any] | None = None,
+    backend: str = "hf",
     paper: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """`measure_landscape` as an artifact at `out`; finished points stay in `.NAME.points` beside it.
 
-    `points`: base, mt, rl -> Hugging Face directory. `k`: samples of each question at each point.
+    `points`: base, mt, rl -> Hugging Face directory. `k`: samples of each question at each point. `backend`: hf or
+    vllm.
     """
     asked = {
         "questions": {benchmark.task: sorted(benchmark.messages) for benchmark in benchmarks},

@@ -133,16 +133,11 @@ def landscape(
     from prism_nemo.analysis.landscape import GRID, PATH
     from prism_nemo.analysis.landscape_output import analyse_landscape
     from prism_nemo.evaluation.arguments import benchmarks_of, prompting_of
-    from prism_nemo.evaluation.backends import open_backend
     from prism_nemo.evaluation.protocol import Sampling
 
     def note(done: int, total: int) -> None:
         typer.echo(f"point {done} of {total}", err=True)
 
-    def make(folder: Path, opened: Any) -> Any:
-        return open_backend(backend, str(folder), asking, opened, "", None, 1)
-
-    asking = prompting_of(prompting, None, None)
     report = analyse_landscape(
         out,
         {"base": base, "mt": mt, "rl": rl},
@@ -150,10 +145,10 @@ def landscape(
         store,
         k=samples,
         sampling=Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens),
-        prompting=asking,
+        prompting=prompting_of(prompting, None, None),
         path=PATH if path else (),
         grid=GRID if grid else (),
-        backend=None if backend == "hf" else make,
+        backend=backend,
         paper=paper,
         force=force,
         progress=note,

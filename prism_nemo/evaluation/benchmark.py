@@ -163,20 +163,34 @@ def file_benchmarks(
 ) -> list[Benchmark]:
     """A JSONL of Problems (see `prism_nemo.verifiers.problem`) as one benchmark per domain, NAME_DOMAIN.
 
-    `per_domain` > 0 keeps that many of each, spread evenly over the file. The prompt is asked as it is. The version is
-    that of the file's content. Raises InputError for a bad file.
+    `per_domain` > 0 keeps that many of each, spread evenly over the file. The prompt is asked as it is, and it is what
+    tells samples of other content apart: the version is `file`. Raises InputError for a bad file.
     """
     problems = load_problems(path)
     found = []
     for domain in DOMAINS:
         chosen = [problem for problem in problems if problem.domain == domain]
-        if per_domain and len(chosen) > per_domain:
-            chosen = [chosen[i * len(chosen) // per_domain] for i in range(per_domain)]
+        chosen = spread(chosen, per_domain) if per_domain else chosen
         if chosen:
             found.append(_file_benchmark(f"{path.stem}_{domain}", domain, chosen, samples, sampling or Sampling()))
     if not found:
         raise InputError(f"{path} has no problems")
     return found
+
+
+def spread[Item](items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of them, at even distances."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def fewer(benchmark: Benchmark, questions: int) -> Benchmark:
+    """A benchmark with at most so many of its questions; their samples in the store are the same."""
+    kept = spread(list(benchmark.problems), questions)
+    return dataclasses.replace(
+        benchmark,
+        problems={name: benchmark.problems[name] for name in kept},
+        messages={name: benchmark.messages[name] for name in kept},
+    )
 
 
 def _file_benchmark(name: str, domain: str, problems: Sequence[Problem], samples: int, sampling: Sampling) -> Benchmark:

@@ -5,21 +5,20 @@ again after a kill. The harness's own cache is a database of pickles and is not 
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import xxhash
 
-from prism_nemo.errors import InputError, PrismError, missing_package
-from prism_nemo.evaluation.backends.rendering import ModelTokenizer
+from prism_nemo.errors import InputError, PrismError
+from prism_nemo.evaluation.backends.rendering import ModelTokenizer, positions
 from prism_nemo.evaluation.protocol import Protocol, Sampling
+from prism_nemo.evaluation.retention import Task, missing_harness
 from prism_nemo.evaluation.sampling import Backend, generate, keys_of
 from prism_nemo.evaluation.store import GenerationStore
-
-if TYPE_CHECKING:
-    from prism_nemo.evaluation.retention import Task
 
 try:
     import lm_eval
@@ -27,7 +26,7 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.tasks import TaskManager
 except ImportError:
-    raise missing_package("lm_eval", "retention", "pip install 'lm-eval[ifeval,ruler]>=0.4.13'") from None
+    raise missing_harness() from None
 
 UNLIMITED = 1 << 30
 NEW_TOKENS = 256
@@ -47,16 +46,17 @@ class Harness:
         task_folder: Path | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        """`home` keeps the likelihoods. Raises InputError for a backend that does not ask raw."""
+        """`home` keeps the likelihoods, each backend's and precision's apart. Raises InputError for a backend that does
+        not ask raw."""
         if backend.prompting.mode != "raw":
             raise InputError(f"the harness's tasks are asked raw, not with prompting mode {backend.prompting.mode}")
         self._tokenizer = getattr(backend, "tokenizer", None) or ModelTokenizer(model_dir, backend.prompting)
         self._backend, self._model_dir, self._store, self._home = backend, model_dir, store, home
         self._task_folder, self._progress = task_folder, progress
-        self._positions = orjson.loads((model_dir / "config.json").read_bytes()).get("max_position_embeddings")
+        self._positions = positions(model_dir)
         self._manager: Any = None  # reading the harness's 14,000 task files takes seconds
 
-    def run(self, task: "Task", limit: int | None = None) -> tuple[Mapping[str, Any], str, int]:
+    def run(self, task: Task, limit: int | None = None) -> tuple[Mapping[str, Any], str, int]:
         """(subtask -> judged documents, the harness's version, prompts cut).
 
         Raises InputError for an unknown task or one that needs more positions, PrismError when its data cannot be had.
@@ -68,7 +68,7 @@ class Harness:
             self._backend,
             self._tokenizer,
             self._store,
-            self._home / "likelihoods.jsonl",
+            self._home / f"likelihoods.{re.sub(r'[^a-zA-Z0-9.-]+', '_', self._backend.name)}.jsonl",
             task=f"{task.name}@lm-eval-{lm_eval.__version__}",
             context=self._context(task),
             progress=self._progress,
@@ -89,13 +89,13 @@ class Harness:
             raise PrismError(f"{task.name}: the harness could not get its data ({reason:.160})") from error
         return found["samples"], lm_eval.__version__, model.cut
 
-    def _read_tasks(self, task: "Task") -> None:
+    def _read_tasks(self, task: Task) -> None:
         metadata = {**task.metadata, "pretrained": str(self._model_dir)}
         if self._manager is None or self._manager.metadata != metadata:
             own = str(self._task_folder) if self._task_folder else None
             self._manager = TaskManager(include_path=own, include_defaults=own is None, metadata=metadata)
 
-    def _context(self, task: "Task") -> int:
+    def _context(self, task: Task) -> int:
         longest = max(task.metadata.get("max_seq_lengths", [0]))
         if self._positions and longest > self._positions:
             raise InputError(

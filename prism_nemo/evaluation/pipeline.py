@@ -1,11 +1,13 @@
 """A model on benchmarks: sample what is missing, judge, score."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.evaluation.apart import Progress, apart
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling, read_protocol
 from prism_nemo.evaluation.sampling import Backend, generate
@@ -24,7 +26,7 @@ def evaluate(
     seed: int = 0,
     workers: int = 2,
     shard: tuple[int, int] = (0, 1),
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> list[Score]:
     """Scores of a model on each benchmark, in order; samples already in the store are not made again.
 
@@ -34,49 +36,114 @@ def evaluate(
     """
     benchmarks = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
     backend = _backend(model, prompting, store)
-    scores = []
-    for benchmark in benchmarks:
-        asked = sampling or benchmark.sampling
-        count = k or benchmark.samples
-        done = generate(
-            backend,
-            store,
-            task=benchmark.task,
-            messages=benchmark.messages,
-            k=count,
-            sampling=asked,
-            seed=seed,
-            shard=shard,
-            progress=lambda at, of, name=benchmark.name: progress(f"{name}: sampling", at, of),  # type: ignore[misc]
+    asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
+    for benchmark in asked:
+        _sample(backend, benchmark, store, seed, shard, progress)
+    if shard != (0, 1):
+        return []
+    return _scores(store, asked, backend.facts["fingerprint"], backend.prompting, seed, workers, progress)
+
+
+def evaluate_checkpoint(
+    model: Path,
+    benchmarks: Sequence[Benchmark],
+    store: Path,
+    *,
+    backend: str = "hf",
+    prompting: Prompting | None = None,
+    k: int | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Score]:
+    """`evaluate` for several models one after another: `store` is a folder, `backend` hf or vllm.
+
+    vLLM samples in a process of its own (`apart`), so that the next model finds the GPU free.
+    """
+    asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
+    bare = [dataclasses.replace(benchmark, problems={}) for benchmark in asked]  # sampling needs no keys and tests
+    work = functools.partial(apart, _sample_checkpoint) if backend == "vllm" else _sample_checkpoint
+    mark, prompted = work(model, bare, store, backend, prompting or Prompting(), seed, progress=progress)
+    with GenerationStore(store) as opened:
+        return _scores(opened, asked, mark, prompted, seed, workers, progress)
+
+
+def _sample_checkpoint(
+    model: Path,
+    benchmarks: Sequence[Benchmark],
+    store: Path,
+    backend: str,
+    prompting: Prompting,
+    seed: int,
+    *,
+    progress: Progress,
+) -> tuple[str, Prompting]:
+    """(the model's fingerprint, the prompting as it was really done)"""
+    from prism_nemo.evaluation.backends import open_backend
+
+    with GenerationStore(store) as opened:
+        sampler = open_backend(backend, str(model), prompting, opened)
+        for benchmark in benchmarks:
+            _sample(sampler, benchmark, opened, seed, (0, 1), progress)
+        return sampler.facts["fingerprint"], sampler.prompting
+
+
+def _asked(benchmark: Benchmark, k: int | None, sampling: Sampling | None) -> Benchmark:
+    return dataclasses.replace(benchmark, samples=k or benchmark.samples, sampling=sampling or benchmark.sampling)
+
+
+def _sample(
+    backend: Backend,
+    benchmark: Benchmark,
+    store: GenerationStore,
+    seed: int,
+    shard: tuple[int, int],
+    progress: Progress,
+) -> None:
+    done = generate(
+        backend,
+        store,
+        task=benchmark.task,
+        messages=benchmark.messages,
+        k=benchmark.samples,
+        sampling=benchmark.sampling,
+        seed=seed,
+        shard=shard,
+        progress=lambda at, of: progress(f"{benchmark.name}: sampling", at, of),
+    )
+    if done.failures:
+        where, why = next(iter(done.failures.items()))
+        raise PrismError(
+            f"{benchmark.name}: {len(done.failures)} of {done.asked} samples could not be had ({where}: {why}); "
+            "run the same command again for the missing ones"
         )
-        if done.failures:
-            where, why = next(iter(done.failures.items()))
-            raise PrismError(
-                f"{benchmark.name}: {len(done.failures)} of {done.asked} samples could not be had ({where}: {why}); "
-                "run the same command again for the missing ones"
-            )
-        if shard == (0, 1):
-            protocol = Protocol(sampling=asked, prompting=backend.prompting)
-            scores += score_store(
-                store,
-                [benchmark],
-                models=[backend.facts["fingerprint"]],
-                protocol=protocol.fingerprint,
-                seed=seed,
-                k=count,
-                workers=workers,
-                progress=progress,
-            )
-    return scores
+
+
+def _scores(
+    store: GenerationStore,
+    benchmarks: Sequence[Benchmark],
+    model: str,
+    prompting: Prompting,
+    seed: int,
+    workers: int,
+    progress: Progress,
+) -> list[Score]:
+    """Of what was just sampled: each benchmark under its own protocol."""
+    found: list[Score] = []
+    for benchmark in benchmarks:
+        mark = Protocol(sampling=benchmark.sampling, prompting=prompting).fingerprint
+        how: dict[str, Any] = {"protocol": mark, "seed": seed, "workers": workers, "progress": progress}
+        found += score_store(store, [benchmark], models=[model], **how)
+    return found
 
 
 def _backend(model: Path | str | Backend, prompting: Prompting | None, store: GenerationStore) -> Backend:
     if not isinstance(model, (Path, str)):
         return model
-    from prism_nemo.evaluation.backends.hf import HfBackend
-    from prism_nemo.evaluation.identity import model_facts
+    from prism_nemo.evaluation.backends import open_backend
 
-    return HfBackend(model, prompting, facts=model_facts(Path(model), store.described("models")))
+    return open_backend("hf", str(model), prompting or Prompting(), store)
 
 
 def score_store(
@@ -89,7 +156,7 @@ def score_store(
     k: int | None = None,
     names: Mapping[str, str] | None = None,
     workers: int = 2,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> list[Score]:
     """Scores from the store alone: one per benchmark, model and protocol that has samples.
 
@@ -120,9 +187,8 @@ def score_store(
                     opened=protocols[key[1]].prompting.opens_thought,
                     progress=lambda at, of, name=benchmark.name: progress(f"{name}: scoring", at, of),  # type: ignore[misc]
                 )
-                scores.append(
-                    dataclasses.replace(score(benchmark, judged, k=count), name=labels.get(model, model[:12]))
-                )
+                found = score(benchmark, judged, k=count, asked=protocols[key[1]])
+                scores.append(dataclasses.replace(found, name=labels.get(model, model[:12])))
     return scores
 
 

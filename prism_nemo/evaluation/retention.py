@@ -6,13 +6,17 @@ come (`harness`): a killed run goes on where it was.
 """
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.errors import InputError
+from prism_nemo.artifacts.fingerprint import file_hash, fingerprint
+from prism_nemo.errors import InputError, missing_package
+from prism_nemo.evaluation.apart import Progress, apart
 from prism_nemo.evaluation.averages import combine
 from prism_nemo.evaluation.identity import model_facts, model_files
 from prism_nemo.evaluation.protocol import Prompting
@@ -155,23 +159,42 @@ def run_retention(
     tensor_parallel: int = 1,
     limit: int | None = None,
     task_folder: Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> list[TaskScores]:
     """Scores of a Hugging Face directory; finished tasks in FOLDER/retention are read, not run again.
 
     `folder` is a generation store, where the answers go. `backend`: hf, vllm or openai (`url`, and `served`, the name
-    there); it is opened only when something has to be run, and asks raw. `limit`: documents per subtask, for a quick
-    look (kept apart). `task_folder`: task files in place of the harness's. Raises InputError for a bad model
+    there); it is opened only when something has to be run, vLLM in a process of its own, and asks raw. `limit`:
+    documents per subtask, for a quick look. `task_folder`: task files in place of the harness's. What was done with
+    another backend, limit, task folder or version of the harness is kept apart. Raises InputError for a bad model
     directory, an unknown task, or too few positions.
     """
     model_files(model_dir)
     _no_remote_code(model_dir)
+    work = functools.partial(apart, _run) if backend == "vllm" else _run
+    through = (backend, url, served, tensor_parallel)
+    return work(model_dir, tasks, folder, *through, limit, task_folder, progress=progress)
+
+
+def _run(
+    model_dir: Path,
+    tasks: Sequence[Task],
+    folder: Path,
+    backend: str,
+    url: str,
+    served: str,
+    tensor_parallel: int,
+    limit: int | None,
+    task_folder: Path | None,
+    *,
+    progress: Progress,
+) -> list[TaskScores]:
     with GenerationStore(folder) as store:
         facts = model_facts(model_dir, store.described("models"))
-        home = folder / "retention" / facts["fingerprint"]
+        home = folder / "retention" / facts["fingerprint"] / _conditions(backend, task_folder)
         home.mkdir(parents=True, exist_ok=True)
         about = {"path": str(model_dir.resolve()), "fingerprint": facts["fingerprint"]}
-        (home / "model.json").write_text(json.dumps(about))
+        (home.parent / "model.json").write_text(json.dumps(about))
         places = [home / (f"{task.name}.limit_{limit}.json" if limit else f"{task.name}.json") for task in tasks]
         if not all(place.is_file() for place in places):
             from prism_nemo.evaluation.backends import open_backend
@@ -184,6 +207,22 @@ def run_retention(
                 if not place.is_file():
                     _write(place, _scores(task, facts["fingerprint"], *harness.run(task, limit)))
     return [read_scores(place) for place in places]
+
+
+def _conditions(backend: str, task_folder: Path | None) -> str:
+    """A folder's name for what changes scores besides the model: the backend, the harness, other task files."""
+    try:
+        version = importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        raise missing_harness() from None
+    files = sorted(task_folder.glob("*.yaml")) if task_folder else []
+    own = f"-{fingerprint({path.name: file_hash(path) for path in files})[:12]}" if files else ""
+    return f"{backend}-lm-eval-{version}{own}"
+
+
+def missing_harness() -> InputError:
+    """What to say where lm-evaluation-harness is not installed."""
+    return missing_package("lm_eval", "retention", "pip install 'lm-eval[ifeval,ruler]>=0.4.13'")
 
 
 def _no_remote_code(model_dir: Path) -> None:
@@ -199,7 +238,7 @@ def _scores(
 ) -> TaskScores:
     documents: dict[str, dict[str, float]] = {}
     for part, rows in samples.items():
-        chosen = [row for row in rows if row.get("filter", "none") == task.filter and row[task.metric] >= 0]
+        chosen = [row for row in rows if row.get("filter", "none") == task.filter and row.get(task.metric, -1) >= 0]
         found = {f"{row['doc_id']}/{row['doc_hash'][:12]}": float(row[task.metric]) for row in chosen}
         if task.normalised and chosen:
             chance = sum(1 / len(row["resps"]) for row in chosen) / len(chosen)
@@ -245,9 +284,10 @@ def _retained(name: str, base: Sequence[TaskScores], tuned: Sequence[TaskScores]
     for first, second in zip(base, tuned, strict=True):
         for part, share in first.weights().items():
             before, after = first.documents[part], second.documents.get(part, {})
-            if set(before) != set(after):
+            if set(before) != set(after) or first.harness_version != second.harness_version:
                 raise InputError(
-                    f"{first.name}, {part}: base and tuned were scored on different documents; run both anew"
+                    f"{first.name}, {part}: base and tuned were scored on different documents or by different "
+                    "versions of lm-eval; run both anew"
                 )
             place = f"{first.name}/{part}"
             weights[place] = share / len(base)

@@ -46,6 +46,10 @@ class Backend(Protocol):
     failures: dict[str, str]
     """Question id/index -> why it could not be sampled in this run; such samples stay missing."""
 
+    @property
+    def name(self) -> str:
+        """What samples, kept with each sample: `hf float32`, `vllm`, `openai granite`."""
+
     def check(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Refuse what cannot work (InputError), e.g. a context too small, before anything is sampled."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prism_nemo.evaluation.benchmark import Benchmark
+from prism_nemo.evaluation.protocol import Protocol
 from prism_nemo.evaluation.sample import Sample, SampleKey
 from prism_nemo.evaluation.statistics import Estimate, majority, pass_at_k, score_interval
 from prism_nemo.verifiers import Verdict, split_thought, verify_many
@@ -39,6 +40,9 @@ class Score:
     task: str
     domain: str
     protocol: str
+    """Fingerprint."""
+    asked: Protocol | None = None
+    """The protocol itself: sampling and prompting; None where it is not known."""
     held_out: bool
     """No part of an average."""
     questions: int
@@ -113,7 +117,9 @@ def _deciding(domain: str, text: str, response: str) -> str | None:
     return extract(response) if domain == "math" else text
 
 
-def score(benchmark: Benchmark, judged: Sequence[Judged], *, k: int, name: str = "") -> Score:
+def score(
+    benchmark: Benchmark, judged: Sequence[Judged], *, k: int, name: str = "", asked: Protocol | None = None
+) -> Score:
     """The score of one model's judged samples under one protocol. Raises ValueError when there are none.
 
     A question without any sample is no part of the average, and makes the score incomplete.
@@ -139,6 +145,7 @@ def score(benchmark: Benchmark, judged: Sequence[Judged], *, k: int, name: str =
         task=benchmark.task,
         domain=benchmark.domain,
         protocol=first.protocol,
+        asked=asked,
         held_out=benchmark.held_out,
         questions=len(benchmark.problems),
         k=k,

@@ -28,6 +28,10 @@ class Data:
     """A name in `data_prep/mixtures` or a YAML file: sources and their shares of tokens."""
     sources: dict[str, str] = field(default_factory=dict)
     """Source name -> local file or folder to read instead of the source's own."""
+    decontaminate: bool = True
+    """Leave out documents with text of the mixture's benchmark list."""
+    benchmarks: dict[str, str] = field(default_factory=dict)
+    """Benchmark of that list -> local file or folder to read instead of the hub's."""
     rehearsal: bool = False
     """Draw each domain's share from the text of this machine (see `prism_nemo.data.rehearsal`), nothing downloaded."""
     tokenizer: str = ""

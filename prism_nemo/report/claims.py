@@ -211,8 +211,8 @@ def _length(scores: Any) -> Claim:
 
 
 def _mean_length(scores: Any, arm: str) -> float | None:
-    domains = (scores or {}).get("arms", {}).get(arm, {}).get("domains", {})
-    lengths = [entry["length"] for entry in domains.values() if entry.get("length") is not None]
+    benchmarks = (scores or {}).get("arms", {}).get(arm, {}).get("benchmarks", {})
+    lengths = [entry["length"] for entry in benchmarks.values() if entry.get("length") is not None]
     return sum(lengths) / len(lengths) if lengths else None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Cell, Figure, Key, Missing, Panel, Section, Table
 from prism_nemo.report.claims import claims
+from prism_nemo.report.differences import score_of
 from prism_nemo.report.figures import Line, curves
 from prism_nemo.report.outcome import VERDICT_MARKS
 from prism_nemo.report.run import Run, label
@@ -62,8 +63,7 @@ def _scores(runs: Sequence[Run]) -> Table:
 
 
 def _cell(run: Run, arm: str, domain: str) -> str:
-    found = (run.scores or {}).get("arms", {}).get(arm, {})
-    entry = found.get("mean") if domain == "mean" else found.get("domains", {}).get(domain)
+    entry = score_of((run.scores or {}).get("arms", {}).get(arm, {}), domain)
     return f"{words.percent(entry['avg'])} {words.interval(entry['low'], entry['high'])}" if entry else "–"
 
 

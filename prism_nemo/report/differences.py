@@ -25,7 +25,8 @@ class Difference:
 
 
 def score_difference(scores: Mapping[str, Any] | None, start: str, end: str, domain: str) -> Difference | None:
-    """Between two arms in a domain or `mean`: the paired one if it was measured; None when an arm is missing."""
+    """Between two arms, of a benchmark, a domain, avg3, avg6 or `mean`: the paired one if it was measured; None when an
+    arm has not got it."""
     if scores is None:
         return None
     if (found := _written(scores, start, end, domain)) is not None:
@@ -55,7 +56,9 @@ def context_difference(report: Mapping[str, Any] | None, start: str, end: str) -
         return None
     before, after = points[start], points[end]
     if "ruler" in before:
-        return _unpaired(before["ruler"][-1], after["ruler"][-1], "value")
+        asked = len((report or {})["lengths"])
+        whole = len(before["ruler"]) == len(after["ruler"]) == asked  # a point may not reach the longest length
+        return _unpaired(before["ruler"][-1], after["ruler"][-1], "value") if whole else None
     return _paired_slopes(before, after) or _unpaired(_slope(before), _slope(after), "value")
 
 
@@ -93,8 +96,13 @@ def _written(scores: Mapping[str, Any], start: str, end: str, domain: str) -> Di
 
 
 def _estimate(scores: Mapping[str, Any], arm: str, domain: str) -> Mapping[str, Any] | None:
-    found = scores.get("arms", {}).get(arm, {})
-    return found.get("mean") if domain == "mean" else found.get("domains", {}).get(domain)
+    return score_of(scores.get("arms", {}).get(arm, {}), domain)
+
+
+def score_of(arm: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """An arm's benchmark, domain or average by its name in `scores.json`, which has each name once."""
+    found: Mapping[str, Any] | None = {**arm.get("benchmarks", {}), **arm.get("domains", {}), **arm}.get(name)
+    return found
 
 
 def _unpaired(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> Difference:

@@ -6,13 +6,14 @@ from typing import Any
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Block, Cell, Figure, Headline, Mark, Missing, Panel, Section, Stat, Table, Text
 from prism_nemo.report.claims import claims
-from prism_nemo.report.differences import Difference, retention_difference, score_difference
+from prism_nemo.report.differences import Difference, retention_difference, score_difference, score_of
 from prism_nemo.report.figures import Estimate, estimates
 from prism_nemo.report.paper import beside_paper
 from prism_nemo.report.run import ARMS, Run, label
 
 PAIRS = (("base", "mt"), ("mt", "rl"), ("base", "rl_base"), ("rl_base", "mt"), ("rl_base", "rl"))
 """Differences that the paper's argument rests on."""
+AVERAGES = "avg3: mean over the domains of the mean over their benchmarks; avg6: plain mean of the paper's six."
 VERDICT_MARKS: Mapping[str, Mark] = {
     "shows": "gain",
     "opposite": "loss",
@@ -43,7 +44,8 @@ def headline(run: Run) -> Headline:
         for arm in run.arms
         if (entry := arms[arm].get("mean"))
     ]
-    caption = f"Percent of samples right, mean of {', '.join(run.domains)}, with 95 % intervals" if stats else ""
+    mean = "mean" if run.rehearsal else "avg3, the mean"
+    caption = f"Percent of samples right, {mean} of {', '.join(run.domains)}, with 95 % intervals" if stats else ""
     return Headline(stats=stats, caption=caption, sentences=_sentences(run))
 
 
@@ -75,25 +77,34 @@ def _scores(run: Run, prefix: str) -> list[Block]:
     blocks: list[Block] = [four_arms(run)]
     if absent:
         blocks.append(Missing(what=f"Arms {', '.join(absent)}", why="they are not in evaluate/scores.json"))
-    return [*blocks, _arms_figure(run, prefix), _differences(run), _conduct(run)]
+    several = [] if run.rehearsal else [each_benchmark(run), _benchmark_differences(run)]
+    return [*blocks, _arms_figure(run, prefix), _differences(run), *several, _conduct(run)]
 
 
 def protocol_line(run: Run) -> str:
-    """How the scores were made, in one line."""
+    """How the scores were made, in one line: benchmarks that were asked alike together."""
     if run.scores is None:
         return ""
     asked = run.scores.get("protocol") or {}
-    counts = {domain: _first(run, domain) for domain in run.domains}
-    questions = ", ".join(f"{entry['questions']} {domain}" for domain, entry in counts.items() if "questions" in entry)
-    parts = [f"avg@{asked['k']}"] if "k" in asked else []
-    parts += [f"held-out questions: {questions}"] if questions else []
-    parts += [f"{key.replace('_', ' ')} {asked[key]}" for key in ("temperature", "prompting", "seed") if key in asked]
-    return "; ".join(parts)
+    ways: dict[str, list[str]] = {}
+    for name, entry in run.benchmarks.items():
+        ways.setdefault(_way(entry), []).append(_shown(run, name))
+    alike = len(ways) == 1
+    parts = [way if alike else f"{', '.join(names)}: {way}" for way, names in ways.items()]
+    counts = ", ".join(f"{entry['questions']} {_shown(run, name)}" for name, entry in run.benchmarks.items())
+    parts += [f"{'held-out questions' if run.rehearsal else 'questions'}: {counts}"] if counts else []
+    return "; ".join([*parts, *(f"{key} {asked[key]}" for key in ("prompting", "seed") if key in asked)])
 
 
-def _first(run: Run, domain: str) -> Mapping[str, Any]:
-    arms = (run.scores or {})["arms"]
-    return next((arm["domains"][domain] for arm in arms.values() if domain in arm["domains"]), {})
+def _way(entry: Mapping[str, Any]) -> str:
+    way = f"avg@{entry['k']}, temperature {entry['temperature']:g}"
+    way += f", top-p {entry['top_p']:g}" if entry["top_p"] < 1 else ""
+    return f"{way}, at most {entry['max_new_tokens']:,} tokens"
+
+
+def _shown(run: Run, benchmark: str) -> str:
+    """A rehearsal's problems go by their domain, of which there is one benchmark."""
+    return str(run.benchmarks[benchmark]["domain"]) if run.rehearsal else benchmark
 
 
 def four_arms(run: Run) -> Table:
@@ -102,15 +113,47 @@ def four_arms(run: Run) -> Table:
     losses = (run.scores or {}).get("retention") or {}
     rows = []
     for arm in run.arms:
-        cells = [_score_cell(arms[arm]["domains"].get(domain)) for domain in run.domains]
-        loss = f"{losses[arm]['loss']:.3f}" if arm in losses else "–"
-        rows.append([label(arm), *cells, _score_cell(arms[arm].get("mean")), loss])
+        cells = [_score_cell(score_of(arms[arm], name)) for name in (*run.domains, *run.averages)]
+        loss = [f"{losses[arm]['loss']:.3f}" if arm in losses else "–"] if losses else []
+        rows.append([label(arm), *cells, *loss])
+    note = f"{protocol_line(run)}. Brackets: 95 % interval over questions."
+    note += " General loss: nats per token, lower is better." if losses else ""
     return Table(
         title="Four arms: percent of samples that are right",
-        columns=["arm", *run.domains, "mean", "general loss"],
+        columns=["arm", *run.domains, *run.averages.values(), *(["general loss"] if losses else [])],
         rows=rows,
-        note=f"{protocol_line(run)}. Brackets: 95 % interval over questions. General loss: nats per token, "
-        "lower is better.",
+        note=note if run.rehearsal else f"{note} {AVERAGES}",
+    )
+
+
+def each_benchmark(run: Run) -> Table:
+    """Percent of samples right of every arm on every benchmark."""
+    arms = (run.scores or {})["arms"]
+    rows = [
+        [name, str(entry["k"]), *(_score_cell(score_of(arms[arm], name)) for arm in run.arms)]
+        for name, entry in run.benchmarks.items()
+    ]
+    held_out = [name for name, entry in run.benchmarks.items() if entry["held_out"]]
+    return Table(
+        title="Each benchmark: percent of samples that are right",
+        columns=["benchmark", "k", *(label(arm) for arm in run.arms)],
+        rows=rows,
+        note="Brackets: 95 % interval over questions."
+        + (f" {', '.join(held_out)}: newer than the models' data, in no average." if held_out else ""),
+    )
+
+
+def _benchmark_differences(run: Run) -> Table:
+    pairs = [pair for pair in PAIRS if set(pair) <= set(run.arms)]
+    rows: list[list[str | Cell]] = [
+        [name, *(_change_cell(score_difference(run.scores, *pair, name)) for pair in pairs)] for name in run.benchmarks
+    ]
+    return Table(
+        title="Differences in points on each benchmark",
+        columns=["benchmark", *(f"{label(start)} → {label(end)}" for start, end in pairs)],
+        rows=rows,
+        folded=True,
+        note="Question by question, with the 95 % interval of the difference.",
     )
 
 
@@ -122,8 +165,8 @@ def _score_cell(entry: Mapping[str, Any] | None) -> str:
 
 def _arms_figure(run: Run, prefix: str) -> Figure:
     arms = (run.scores or {})["arms"]
-    parts = {domain: {arm: arms[arm]["domains"].get(domain) for arm in run.arms} for domain in run.domains}
-    parts["mean"] = {arm: arms[arm].get("mean") for arm in run.arms}
+    shown = {**{domain: domain for domain in run.domains}, **run.averages}
+    parts = {said: {arm: score_of(arms[arm], name) for arm in run.arms} for name, said in shown.items()}
     high = max(entry["high"] for found in parts.values() for entry in found.values() if entry)
     limits = (-0.03 * 100 * high, min(104.0, 100 * high * 1.12) or 1.0)
     panels = []
@@ -154,11 +197,11 @@ def _differences(run: Run) -> Table:
     rows: list[list[str | Cell]] = []
     for start, end in PAIRS:
         if start in run.arms and end in run.arms:
-            found = [score_difference(run.scores, start, end, domain) for domain in [*run.domains, "mean"]]
+            found = [score_difference(run.scores, start, end, name) for name in (*run.domains, *run.averages)]
             rows.append([f"{label(start)} → {label(end)}", *(_change_cell(entry) for entry in found)])
     return Table(
         title="Differences in points",
-        columns=["from → to", *run.domains, "mean"],
+        columns=["from → to", *run.domains, *run.averages.values()],
         rows=rows,
         note=_pairing_note(run) + "▲ up, ▼ down, ~ the interval holds zero: no difference that this run can show.",
     )
@@ -168,7 +211,7 @@ def _pairing_note(run: Run) -> str:
     found = [
         score_difference(run.scores, start, end, domain)
         for start, end in PAIRS
-        for domain in [*run.domains, "mean"]
+        for domain in (*run.domains, *run.averages)
         if start in run.arms and end in run.arms
     ]
     if all(entry is None or entry.paired for entry in found):
@@ -190,14 +233,14 @@ def _conduct(run: Run) -> Table:
     arms = (run.scores or {})["arms"]
     rows = []
     for arm in run.arms:
-        for domain, entry in arms[arm]["domains"].items():
+        for name, entry in arms[arm].get("benchmarks", {}).items():
             length = entry.get("length")
             shares = (words.percent(entry.get(key)) for key in ("format", "truncated"))
             tokens = "–" if length is None else f"{length:.1f}"
-            rows.append([label(arm), domain, *shares, tokens, _best(entry.get("pass_at_k"))])
+            rows.append([label(arm), _shown(run, name), *shares, tokens, _best(entry.get("pass_at_k"))])
     return Table(
         title="How the answers look",
-        columns=["arm", "domain", "in think format, %", "cut off, %", "tokens", "any of k right, %"],
+        columns=["arm", "questions", "in think format, %", "cut off, %", "tokens", "any of k right, %"],
         rows=rows,
         text_columns=2,
         folded=True,

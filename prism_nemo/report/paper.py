@@ -65,7 +65,9 @@ def beside_paper(run: Run) -> list[Block]:
 
 def _rows(run: Run, arm: str) -> list[list[str]]:
     theirs = paper_scores(run.recipe["model"]["family"], arm, run.recipe["data"]["mixture"])
-    ours: Mapping[str, Any] = (run.scores or {})["arms"][arm]["domains"]
+    scores = (run.scores or {})["arms"][arm]
+    averages = {name: scores[name] for name in ("avg3", "avg6") if name in scores}
+    ours: Mapping[str, Any] = {**scores.get("benchmarks", {}), **averages}
     return [
         [
             label(arm),

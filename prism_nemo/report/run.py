@@ -76,6 +76,19 @@ class Run:
         return list(dict.fromkeys(domain for arm in arms.values() for domain in arm["domains"]))
 
     @property
+    def benchmarks(self) -> dict[str, Mapping[str, Any]]:
+        """Benchmark -> how it was asked (and how the first arm did), in the order they were run."""
+        arms = (self.scores or {}).get("arms", {})
+        return {name: found for arm in reversed(arms.values()) for name, found in arm.get("benchmarks", {}).items()}
+
+    @property
+    def averages(self) -> dict[str, str]:
+        """Average in `scores.json` -> its name in tables: the two of a suite under their own."""
+        arms = (self.scores or {}).get("arms", {})
+        names = {"mean": "mean"} if self.rehearsal else {"avg3": "avg3", "avg6": "avg6"}
+        return {key: name for key, name in names.items() if any(key in arm for arm in arms.values())}
+
+    @property
     def seconds(self) -> float:
         """Of all stages together."""
         return sum(spent(record) for record in self.records.values())

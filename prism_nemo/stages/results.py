@@ -51,7 +51,7 @@ def evaluate_stage(recipe: Recipe, run: Path, arms: dict[str, Path]) -> Stage:
             losses = general_losses(arms, general) if recipe.data.rehearsal else {}
             result = table_of(recipe.evaluate, scores, losses, COMPARED, arms)
             (draft.path / "scores.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-            draft.metrics = {arm: entry["mean"]["avg"] for arm, entry in result["arms"].items()}
+            draft.metrics = {arm: entry["mean"]["avg"] for arm, entry in result["arms"].items() if "mean" in entry}
 
     return Stage(name="evaluate", does="four arms, held-out problems", inputs=inputs, parameters=parameters, run=work)
 
@@ -123,8 +123,8 @@ def behaviour_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
         from prism_nemo.analysis.behaviour_output import analyse_behaviour
         from prism_nemo.stages.scores import asked
 
-        benchmarks, k, _ = asked(recipe.evaluate, problems)
-        analyse_behaviour(out, [run / "generations"], benchmarks, models=points, k=k, paper=paper)
+        benchmarks = asked(recipe.evaluate, problems)
+        analyse_behaviour(out, [run / "generations"], benchmarks, models=points, paper=paper)
 
     does = "confidence and length"
     return Stage(name="analysis_behaviour", does=does, inputs=inputs, parameters={"paper": paper}, run=work)
@@ -159,16 +159,18 @@ def landscape_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.analysis.landscape_output import analyse_landscape
+        from prism_nemo.evaluation.protocol import Prompting
         from prism_nemo.stages.scores import asked
 
-        benchmarks, k, sampling = asked(settings, problems)
         analyse_landscape(
             out,
             points,
-            benchmarks,
+            asked(settings, problems, at_most=settings.problems_per_domain),
             run / "generations",
-            k=k or settings.samples_per_problem,
-            sampling=sampling,
+            k=settings.samples_per_problem,
+            prompting=Prompting(mode=settings.prompting),
+            seed=settings.seed,
+            backend=settings.backend,
             paper=paper,
             progress=lambda done, total: progress(done, total, "points between the checkpoints"),
         )

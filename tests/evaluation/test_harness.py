@@ -105,12 +105,14 @@ def test_a_killed_run_goes_on_and_documents_are_paired(pico, tasks, tmp_path, mo
     with GenerationStore(tmp_path / "store") as store:
         assert len(store) == 12
         assert {sample.task.split("@")[0] for sample in store.samples()} == {"answers"}
-    (home, _) = sorted((tmp_path / "store" / "retention").iterdir(), key=lambda path: path.name != runs[0][0].model)
-    lines = (home / "likelihoods.jsonl").read_bytes().splitlines(keepends=True)
+    (home,) = (path for path in (tmp_path / "store" / "retention" / runs[0][0].model).iterdir() if path.is_dir())
+    assert home.name.startswith("hf-lm-eval-")
+    likely = home / "likelihoods.hf_float32.jsonl"
+    lines = likely.read_bytes().splitlines(keepends=True)
     assert len(lines) == 18
     for path in home.glob("*.json"):
         path.unlink()
-    (home / "likelihoods.jsonl").write_bytes(b"".join(lines[:10]) + lines[10][:20])  # killed in the middle of a line
+    likely.write_bytes(b"".join(lines[:10]) + lines[10][:20])  # killed in the middle of a line
     asked = []
     likelihoods = HfBackend.likelihoods
     monkeypatch.setattr(HfBackend, "likelihoods", lambda self, pairs: asked.extend(pairs) or likelihoods(self, pairs))

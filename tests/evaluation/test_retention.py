@@ -36,8 +36,9 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     assert text.count("LOST |") == 1
     cut = [scores("arc", [1, 0], cut=3)]
     assert "arc: 6 prompts did not fit" in FORMATS["terminal"](retention_table(r.retained(cut, cut)))
-    with pytest.raises(InputError, match="different documents"):
-        r.retained([scores("arc", [1, 0])], [scores("arc", [1, 0, 1])])
+    for other in (scores("arc", [1, 0, 1]), scores("arc", [1, 0], harness_version="1")):
+        with pytest.raises(InputError, match="different documents or by different versions"):
+            r.retained([scores("arc", [1, 0])], [other])
 
 
 def test_normalisation_and_parts():
@@ -49,8 +50,9 @@ def test_normalisation_and_parts():
     found = r._scores(task, "m", {"a": rows, "b": [row | {"acc_norm": 1.0} for row in rows[:2]]}, "0")
     assert found.estimate().value == pytest.approx((0 + 1) / 2)
     assert found.weights() == {"a": 0.5, "b": 0.5}
-    with pytest.raises(InputError, match="gave no acc"):
-        r._scores(task, "m", {"a": []}, "0")
+    for renamed in ([], [{key: row[key] for key in row if key != "acc_norm"} for row in rows]):
+        with pytest.raises(InputError, match="gave no acc"):
+            r._scores(task, "m", {"a": renamed}, "0")
 
 
 @pytest.mark.slow

@@ -441,6 +441,11 @@ def maker() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_score() -> Callable[..., Score]:
+    return score_of_shares
+
+
+@pytest.fixture(scope="session")
 def suite_scores() -> dict[str, Any]:
     return scores(benchmarks=SUITE)
 

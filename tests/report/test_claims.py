@@ -1,18 +1,23 @@
 """Verdicts follow from figures: planted effects of either sign, none, and none measured."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from prism_nemo.evaluation.scoring import Score
+from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.report.blocks import Table
 from prism_nemo.report.claims import Claim, claims
 from prism_nemo.report.differences import context_difference, score_difference
 from prism_nemo.report.long_context import long_context
+from prism_nemo.report.outcome import four_arms, outcome, protocol_line
 from prism_nemo.report.paper import beside_paper, paper_ruler, paper_scores
 from prism_nemo.report.run import Run, read_run
+from prism_nemo.stages.scores import panels
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_a_rise_of_the_general_loss_is_a_real_loss(run: Run, rise: float, expect
     def entry(loss: float) -> dict[str, Any]:
         return {"loss": loss, "low": loss - 0.01, "high": loss + 0.01, "tokens": 9, "unit": "nats per token"}
 
-    scores = {**(run.scores or {}), "retention": {"base": entry(2.0), "mt": entry(2.0 + rise)}}
+    scores = {**(run.scores or {}), "retention": {"base": entry(2.0), "mt": entry(2.0 + rise)}, "differences": []}
     assert verdict(dataclasses.replace(run, scores=scores), "Mid-training keeps general").verdict == expected
 
 
@@ -159,11 +164,56 @@ def test_the_papers_scores_are_those_of_its_tables() -> None:
     assert paper_ruler("llama_3_1_8b", "mt", [8192]) == []
 
 
-def test_a_real_run_stands_beside_the_paper(run: Run) -> None:
-    estimate = {"avg": 0.8, "low": 0.7, "high": 0.9}
-    scores = {"arms": {"mt": {"domains": {"math500": estimate, "mine": estimate}, "mean": estimate}}}
+@pytest.fixture
+def full_size(run: Run, suite_scores: dict[str, Any]) -> Run:
+    """A run of the paper's suite on one of its models, with the scores as the stage writes them."""
     model = {"family": "granite_3_3_8b", "base": "org/base", "pico": None}
     recipe = {**run.recipe, "model": model, "data": {"mixture": "math_code_science"}}
-    blocks = beside_paper(dataclasses.replace(run, scores=scores, recipe=recipe))
-    assert isinstance(blocks[0], Table)
-    assert blocks[0].rows == [["MT", "math500", "80.00 [70.0, 90.0]", "81.11"]]
+    return dataclasses.replace(run, scores=suite_scores, recipe=recipe)
+
+
+def test_a_real_run_stands_beside_the_paper(full_size: Run) -> None:
+    (table,) = beside_paper(full_size)
+    assert isinstance(table, Table)
+    rows = {(row[0].text, row[1].text): row[3].text for row in table.cells}
+    assert {benchmark for arm, benchmark in rows if arm == "MT"} == {*PAPER, "avg3", "avg6"}
+    assert rows["MT", "math500"] == "81.11"
+    assert rows["MT", "gpqa_diamond"] == "29.12"
+    assert ("base + RL", "math500") not in rows
+
+
+def test_the_claims_of_a_real_run_are_measured(full_size: Run) -> None:
+    found = {claim.claim: claim for claim in claims(full_size)}
+    for name in ("Mid-training lifts math", "Mid-training lifts code", "Mid-training with science data lifts science"):
+        assert found[name].verdict == "shows"
+    assert found["RL lifts the mid-trained model further"].verdict == "shows"
+    assert found["Responses grow longer with mid-training"].verdict == "shows"
+
+
+def test_a_real_run_shows_both_averages_and_how_each_benchmark_was_asked(full_size: Run) -> None:
+    arms = (full_size.scores or {})["arms"]
+    four = four_arms(full_size)
+    assert four.columns[1:6] == ["math", "code", "science", "avg3", "avg6"]
+    value = {name: entry["avg"] for name, entry in arms["mt"]["benchmarks"].items()}
+    math_ = (value["aime24"] + value["aime25"] + value["math500"]) / 3
+    code = (value["livecodebench_v5"] + value["codeforces"]) / 2
+    assert arms["mt"]["avg3"]["avg"] == arms["mt"]["mean"]["avg"]
+    assert arms["mt"]["avg3"]["avg"] == pytest.approx((math_ + code + value["gpqa_diamond"]) / 3)
+    assert arms["mt"]["avg6"]["avg"] == pytest.approx(sum(value[name] for name in PAPER) / 6)
+    assert arms["mt"]["domains"]["math"]["avg"] == pytest.approx(math_)
+    line = protocol_line(full_size)
+    assert "aime24, aime25, math500, aime26: avg@8, temperature 0.6, at most 32,768 tokens" in line
+    assert "livecodebench_v5, codeforces, gpqa_diamond: avg@8, temperature 0.7" in line
+    assert "avg@0" not in line
+    titles = [block.title for block in outcome(full_size, "x")[0].blocks if isinstance(block, Table)]
+    assert "Each benchmark: percent of samples that are right" in titles
+
+
+def test_a_rehearsal_without_science_means_over_what_it_has(make_score: Callable[..., Score]) -> None:
+    own = [make_score("mt", f"held_out_{domain}", domain, np.array([0.5, 1.0]), 2) for domain in ("math", "code")]
+    assert panels(own)["mean"] == {"held_out_math": 0.5, "held_out_code": 0.5}
+    suite = [
+        make_score("mt", name, domain, np.array([0.5, 1.0]), 2)
+        for name, domain in (("aime24", "math"), ("codeforces", "code"))
+    ]
+    assert set(panels(suite)) == {"math", "code"}

@@ -44,7 +44,7 @@ def test_every_score_is_printed_as_it_was_measured(report: Path, run_folder: Pat
     written = json.loads((report / "report.json").read_text(), parse_constant=pytest.fail)["runs"][0]["scores"]
     assert written["differences"] == scores["differences"]
     assert written["arms"]["rl"]["domains"]["math"]["avg"] == scores["arms"]["rl"]["domains"]["math"]["avg"]
-    assert written["arms"]["rl"]["domains"]["math"]["nll"] is None
+    assert written["arms"]["rl"]["benchmarks"]["held_out_math"]["nll"] is None
 
 
 def test_a_whole_run_lacks_nothing(report: Path) -> None:

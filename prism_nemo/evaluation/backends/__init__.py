@@ -15,9 +15,10 @@ def open_backend(
     model: str,
     prompting: Prompting,
     store: GenerationStore,
-    url: str,
-    model_dir: Path | None,
-    tensor_parallel: int,
+    url: str = "",
+    model_dir: Path | None = None,
+    tensor_parallel: int = 1,
+    timeout_seconds: float | None = None,
 ) -> Backend:
     """The backend of a name; `model` is a Hugging Face directory, or the name at `url`. Raises InputError."""
     from prism_nemo.evaluation.identity import model_facts

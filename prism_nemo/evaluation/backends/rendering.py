@@ -88,8 +88,7 @@ class ModelTokenizer:
 
     def check_context(self, requests: Sequence[Request], sampling: Sampling) -> None:
         """Raises InputError when prompt and asked tokens do not fit the model's positions."""
-        config = orjson.loads((self.model_dir / "config.json").read_bytes())
-        room = config.get("max_position_embeddings")
+        room = positions(self.model_dir)
         messages = {request.message: request.key.question for request in requests}
         if not room or not messages:
             return
@@ -100,6 +99,18 @@ class ModelTokenizer:
                 f"question {messages[longest]!r} needs {need:,} tokens ({sampling.max_new_tokens:,} of them new), "
                 f"but {self.model_dir} has {room:,} positions; lower max_new_tokens"
             )
+
+
+def positions(model_dir: Path) -> int | None:
+    """Most tokens of prompt and completion together; None: as many as memory holds.
+
+    Models without rotary positions (Nemotron-H, Granite-4-H) have no such bound: their `max_position_embeddings` only
+    says how far they were trained.
+    """
+    config = orjson.loads((model_dir / "config.json").read_bytes())
+    if config.get("model_type") == "nemotron_h" or config.get("position_embedding_type") == "nope":
+        return None
+    return int(config.get("max_position_embeddings") or 0) or None
 
 
 def _end_tokens(model_dir: Path, tokenizer: Any) -> frozenset[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import missing_package
-from prism_nemo.evaluation.backends.rendering import ModelTokenizer
+from prism_nemo.evaluation.backends.rendering import ModelTokenizer, positions
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
@@ -14,6 +14,9 @@ from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
 PIECE = 8192
 """Requests handed to the engine at once; it schedules them itself."""
+UNBOUND = 1 << 18
+"""Context in tokens that the engine is made for where the model has no rotary positions: vLLM goes by the
+`max_position_embeddings` of its config.json, which bounds nothing there."""
 
 
 class VllmBackend:
@@ -25,10 +28,8 @@ class VllmBackend:
         prompting: Prompting | None = None,
         *,
         tensor_parallel: int = 1,
-        context: int | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        """`context`: tokens of prompt and completion together; None: the model's own."""
         try:
             from vllm import LLM
         except ImportError:
@@ -39,7 +40,8 @@ class VllmBackend:
         self.prompting = self.tokenizer.prompting
         self.failures: dict[str, str] = {}
         self.name = "vllm"
-        self._engine = LLM(str(model_dir), tensor_parallel_size=tensor_parallel, max_model_len=context).llm_engine
+        longer = {} if positions(model_dir) else {"hf_overrides": {"max_position_embeddings": UNBOUND}}
+        self._engine = LLM(str(model_dir), tensor_parallel_size=tensor_parallel, **longer).llm_engine
 
     def check(self, requests: Sequence[Request], sampling: Sampling) -> None:
         self.tokenizer.check_context(requests, sampling)

@@ -1,0 +1,69 @@
+"""What the evaluation of a chain asks and writes, for a suite as for a rehearsal."""
+
+from pathlib import Path
+
+import pytest
+
+from prism_nemo.evaluation import suites
+from prism_nemo.evaluation.backends.rendering import positions
+from prism_nemo.evaluation.benchmark import Benchmark, definition
+from prism_nemo.evaluation.suites import PAPER
+from prism_nemo.models.facts import BASES, CONFIGS
+from prism_nemo.recipe import Evaluate, load_recipe
+from prism_nemo.stages import scores
+from prism_nemo.verifiers import Problem
+
+
+def benchmark(name: str) -> Benchmark:
+    found = definition(name)
+    problems = {
+        f"{name}{i}": Problem(id=f"{name}{i}", domain="math", prompt=f"{i}?", answer="1", source="s", licence="mit")
+        for i in range(10)
+    }
+    return Benchmark(
+        name=name,
+        version="1",
+        domain=found.domain,
+        problems=problems,
+        messages={key: problem.prompt for key, problem in problems.items()},
+        samples=found.samples,
+        sampling=found.sampling,
+        held_out=found.held_out,
+    )
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "load_suite", lambda text: [benchmark(name) for name in suites.PRESETS[text]])
+
+
+@pytest.mark.usefixtures("suite")
+def test_a_suite_keeps_its_protocol() -> None:
+    found = {entry.name: entry for entry in scores.asked(Evaluate(), None)}
+    assert set(found) == {*PAPER, "aime26"}
+    assert (found["aime24"].samples, found["aime24"].sampling.temperature) == (64, 0.6)
+    assert (found["codeforces"].samples, found["codeforces"].sampling.temperature) == (3, 0.7)
+    assert {len(entry.messages) for entry in found.values()} == {10}
+    assert {entry.sampling.max_new_tokens for entry in found.values()} == {32_768}
+    assert {entry.sampling.max_new_tokens for entry in scores.asked(Evaluate(max_new_tokens=4096), None)} == {4096}
+
+
+@pytest.mark.usefixtures("suite")
+def test_a_landscape_asks_some_of_the_same_questions() -> None:
+    few = scores.asked(Evaluate(samples_per_problem=4), None, at_most=3)
+    assert [(list(entry.messages), set(entry.problems), entry.samples) for entry in few][0] == (
+        ["aime240", "aime243", "aime246"],
+        {"aime240", "aime243", "aime246"},
+        4,
+    )
+    assert few[0].task == scores.asked(Evaluate(), None)[0].task
+
+
+@pytest.mark.parametrize("family", BASES)
+def test_the_longest_response_of_a_shipped_recipe_leaves_room_for_a_question(family: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((CONFIGS / f"{family}.json").read_text())
+    settings = load_recipe(family).evaluate
+    room = positions(tmp_path)
+    assert settings.max_new_tokens == {"mistral_7b": 24_576, "mistral_small_24b": 24_576}.get(family, 32_768)
+    assert room is None or settings.max_new_tokens + 8192 <= room
+    assert (room is None) == (family in ("nemotron_h_8b", "granite_4_0_h_micro"))
