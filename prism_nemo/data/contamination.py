@@ -137,7 +137,7 @@ def _shift(bits: np.ndarray) -> np.uint64:
 
 def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Table], int]:
     """Tables of all runs of `n` words (a shorter item is one run), and how many items are below `shortest`."""
-    runs: dict[int, dict[int, tuple[int, int]]] = {}
+    runs: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     too_short = 0
     for number, item in enumerate(items):
         text = normalize(item.text.encode("utf-8", "replace"))
@@ -146,16 +146,16 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
         if length < shortest:
             too_short += 1
             continue
-        own = runs.setdefault(length, {})
-        for place, value in enumerate(found.hashes(length).tolist()):
-            own.setdefault(value, (_check(_run(text, found.begin, place, length)), number))
+        hashes = found.hashes(length)
+        checks = [_check(_run(text, found.begin, place, length)) for place in range(len(hashes))]
+        runs.setdefault(length, []).append((hashes, np.array(checks, np.uint64), np.full(len(hashes), number)))
     return [_table(length, runs[length]) for length in sorted(runs)], too_short
 
 
-def _table(length: int, runs: dict[int, tuple[int, int]]) -> Table:
-    hashes = np.array(sorted(runs), np.uint64)
-    checks = np.array([runs[value][0] for value in sorted(runs)], np.uint64)
-    return Table(length, hashes, checks, np.array([runs[value][1] for value in sorted(runs)], np.int64))
+def _table(length: int, runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Table:
+    hashes, checks, items = (np.concatenate(column) for column in zip(*runs, strict=True))
+    unique, first = np.unique(hashes, return_index=True)
+    return Table(length, unique, checks[first], items[first])
 
 
 def build_screen(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts import Request, publish
+from prism_nemo.data.benchmarks import load_benchmarks
 from prism_nemo.data.mixture import Mixture, load_mixture, with_local_data
 from prism_nemo.data.rehearsal.corpus import SOURCES, write_corpus
 from prism_nemo.data.rehearsal.mixture import base_mixture, rehearsal_mixture
 from prism_nemo.errors import InputError
-from prism_nemo.recipe import LongContext, Recipe, Training
+from prism_nemo.recipe import Data, LongContext, Recipe, Training
 from prism_nemo.stages.stage import Progress, Stage
 
 TOKENIZER_CHARACTERS = 400_000
@@ -148,12 +149,13 @@ def blend_stage(
 
     `inputs`: the tokenizer, and whatever else the mixture's files come from.
     """
-    resolved = mixture()
+    resolved = _screened(mixture(), recipe.data)
+    benchmarks = {name: Path(path).resolve() for name, path in recipe.data.benchmarks.items()}
     outside = {
         f"source {source}": Path(path).resolve()
         for source, path in recipe.data.sources.items()
         if any(entry.name == source for entry in resolved.sources)
-    }
+    } | {f"benchmark {name}": path for name, path in benchmarks.items()}
     for source, path in outside.items():
         _check_file(source, path)
     parameters = {
@@ -169,7 +171,7 @@ def blend_stage(
         from prism_nemo.data.prepare import prepare
 
         prepare(
-            mixture(),
+            _screened(mixture(), recipe.data),
             inputs["tokenizer"],
             training.tokens,
             out,
@@ -178,6 +180,7 @@ def blend_stage(
             seq_length=training.seq_length,
             max_bad_fraction=recipe.data.max_bad_fraction,
             valid_tokens=recipe.data.validation_tokens,
+            benchmarks=benchmarks,
             shard=shard,
         )
 
@@ -186,6 +189,16 @@ def blend_stage(
 
     inputs = {**inputs, **outside}
     return Stage(name=name, does=does, inputs=inputs, parameters=parameters, run=run, share=make, gpu=False)
+
+
+def _screened(mixture: Mixture, data: Data) -> Mixture:
+    """Without its benchmark list when the recipe says so. Raises InputError for a benchmark the list does not have."""
+    screened = mixture if data.decontaminate else dataclasses.replace(mixture, decontamination=None)
+    if data.benchmarks:
+        if screened.decontamination is None:
+            raise InputError(f"data.benchmarks: documents of {mixture.name} are not checked against any benchmark")
+        load_benchmarks(screened.decontamination, {name: Path(path) for name, path in data.benchmarks.items()})
+    return screened
 
 
 def _check_file(source: str, path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,11 +150,39 @@ def test_contaminated_documents_are_left_out_and_recorded(tmp_path, three_source
 
 def test_the_papers_list_is_the_evaluations_own_definitions():
     parts = {part.name: part for part in load_benchmarks("paper").benchmarks}
-    assert set(parts) == {path.stem for path in DEFINITIONS.glob("*.yaml")}
+    assert set(parts) >= {path.stem for path in DEFINITIONS.glob("*.yaml")}
     assert parts["gpqa_diamond"].render.column == "Question"
     assert parts["aime24"].hub.id == "HuggingFaceH4/aime_2024"
     with pytest.raises(InputError, match="no benchmark 'aime27'"):
         load_benchmarks("paper", {"aime27": "x"})
+
+
+def test_the_leaderboards_tasks_are_on_the_papers_list():
+    """Data set, configuration and split of every leaderboard task, as the installed harness has them."""
+    tasks = Path(pytest.importorskip("lm_eval").__file__).parent / "tasks"
+    listed = {
+        (part.hub.id, part.hub.config, part.hub.split) for part in load_benchmarks("paper").benchmarks if part.hub
+    }
+    folders = ("bbh_mc", "ifeval", "math", "mmlu_pro", "musr")
+    leaderboard = [path for folder in folders for path in (tasks / "leaderboard" / folder).glob("[!_]*.yaml")]
+    files = ["arc/arc_challenge", "hellaswag/hellaswag", "truthfulqa/truthfulqa_mc2", "winogrande/default"]
+    for path in (*leaderboard, *(tasks / f"{name}.yaml" for name in (*files, "gsm8k/gsm8k"))):
+        task = _harness_task(path)
+        config = None if "MATH" in task["dataset_path"] else task.get("dataset_name")  # ours: all subjects at once
+        split = task.get("test_split") or task["validation_split"]
+        assert (task["dataset_path"], config, split) in listed, path
+    assert ("cais/mmlu", "all", "test") in listed
+    assert ("Idavidrein/gpqa", "gpqa_extended", "train") in listed, "which holds main and diamond"
+
+
+def _harness_task(path: Path) -> dict:
+    class Loader(yaml.SafeLoader):
+        """Reads `!function` as text."""
+
+    Loader.add_constructor("!function", lambda loader, node: node.value)
+    task = yaml.load(path.read_text(), Loader)
+    included = {} if "include" not in task else _harness_task(path.parent / task["include"])
+    return {**included, **task}
 
 
 def test_items_of_an_evaluated_benchmark_carry_its_ids(tmp_path):
