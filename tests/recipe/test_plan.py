@@ -173,3 +173,27 @@ def test_what_the_run_goes_without_of_the_papers_setup_is_said() -> None:
     assert plan(made("llama_3_1_8b", "rl.preset=dapo")).notes == []  # without KL there is no reference policy
     assert "softly" in plan(made("llama_3_1_8b", "rl.engine=trl")).notes[0]
     assert plan(made("llama_3_1_8b", "rl.engine=trl", "rl.reference_every=50")).notes == []
+
+
+@pytest.mark.parametrize("name", ["llama_3_1_8b", "mistral_7b"])
+def test_disk_counts_what_the_chain_makes(name: str, tmp_path: Path) -> None:
+    from prism_nemo.recipe.plan.disk import weight_folders
+    from prism_nemo.stages.chain import chain
+
+    stages = [stage.name for stage in chain(made(name), tmp_path)]
+    weights = {"base", "mt", "rl", "rl_base", "merge"}
+    assert set(weight_folders(made(name))) == {
+        stage for stage in stages if stage in weights or stage.endswith(("_hf", "_megatron"))
+    }
+    planned = plan(made(name, "rl.steps=1000", "rl.save_every=20")).disk
+    each = plan(made(name)).parameters * 16  # fp32 weights, two moments, the weights once more
+    assert (planned.rl_checkpoint, planned.rl_checkpoints) == (each, 2 * 50 * each)
+    more = plan(made(name, "rl.save_every=100", "rl.cluster.backend=megatron")).disk
+    assert more.rl_checkpoints == 2 * 10 * each * 14 // 16
+
+
+def test_disk_of_a_second_long_training() -> None:
+    one = plan(made("llama_3_1_8b", "long_context.compare_attention=false")).disk
+    two = plan(made("llama_3_1_8b", "long_context.compare_attention=true")).disk
+    assert two.checkpoints > one.checkpoints and two.shards == one.shards
+    assert two.exports - one.exports == 2 * plan(made("llama_3_1_8b")).parameters

@@ -13,6 +13,7 @@ from prism_nemo.recipe.plan import lines, measured, plan
 
 BF16, FP8 = 0.5, 0.7
 """Of 989 TFLOP/s."""
+H200 = "measured on one NVIDIA H200, nvidia_h200.json"
 
 
 def result(folder: Path, name: str = "nvidia_h200.json", **changes: object) -> Path:
@@ -36,12 +37,12 @@ def result(folder: Path, name: str = "nvidia_h200.json", **changes: object) -> P
 @pytest.mark.parametrize(
     ("recipe", "changes", "gpu", "share", "source"),
     [
-        ("llama_3_1_8b", [], "h200", BF16, "measured on one NVIDIA H200, nvidia_h200.json"),
-        ("llama_3_1_8b", [], "h100-80gb", BF16, "measured on one NVIDIA H200, nvidia_h200.json"),
-        ("llama_3_1_8b", ["precision=fp8_current"], "h200", FP8, "measured on one NVIDIA H200, nvidia_h200.json"),
-        ("llama_3_1_8b", ["precision=fp8_blockwise"], "h200", 0.40 * 1.6, "assumed"),
-        ("nemotron_h_8b", [], "h200", 0.3, "measured on one NVIDIA H200, nvidia_h200.json"),
-        ("nemotron_h_8b", ["precision=fp8_current"], "h200", 0.32 * 1.25, "assumed"),
+        ("llama_3_1_8b", [], "h200", BF16, H200),
+        ("llama_3_1_8b", [], "h100-80gb", BF16, H200),
+        ("llama_3_1_8b", ["precision=fp8_current"], "h200", FP8, H200),
+        ("llama_3_1_8b", ["precision=fp8_blockwise"], "h200", BF16 * 1.6, f"{H200}, bf16 with an assumed gain of 1.6"),
+        ("nemotron_h_8b", [], "h200", 0.3, H200),
+        ("nemotron_h_8b", ["precision=fp8_current"], "h200", 0.3 * 1.25, f"{H200}, bf16 with an assumed gain of 1.25"),
         ("llama_3_1_8b", [], "a100-80gb", 0.40, "assumed"),
     ],
 )
@@ -70,6 +71,8 @@ def test_the_latest_result_of_the_checkout_is_taken(tmp_path: Path, monkeypatch:
     result(tmp_path, "newer.json", machine={"gpu": "NVIDIA H100 80GB HBM3", "date": "2026-12-01T00:00:00+00:00"})
     result(tmp_path, "pico.json", pico=True, machine={"gpu": "NVIDIA H200", "date": "2027-01-01T00:00:00+00:00"})
     result(tmp_path, "cpu.json", machine={"gpu": None, "date": "2027-01-01T00:00:00+00:00"})
+    (tmp_path / "sandbox.json").write_text('{"cases_per_second": 100}')  # another benchmark's
+    (tmp_path / "notes.json").write_text("no JSON at all")
     made = plan(load_recipe("llama_3_1_8b"), gpu="h200").trainings[0].budget
     assert made.utilisation_from == "measured on one NVIDIA H100 80GB HBM3, newer.json"
 
@@ -80,4 +83,4 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"x\.json is no result of benchmarks/gpu/run\.py"):
             plan(load_recipe("llama_3_1_8b"), measured=tmp_path / "x.json")
     answer = CliRunner().invoke(app, ["plan", "llama_3_1_8b", "--measured", str(result(tmp_path))])
-    assert "at 50% of 989 TFLOP/s (measured)" in answer.output
+    assert "at 50% of the data sheet's 989 TFLOP/s (measured)" in answer.output

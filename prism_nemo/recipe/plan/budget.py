@@ -1,4 +1,4 @@
-"""Time, GPU-hours, slices of the queue, and disk."""
+"""Time, GPU-hours and slices of the queue."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from prism_nemo.recipe.parts import Parallel, Precision, Training
 from prism_nemo.recipe.plan.flops import forward, step
 from prism_nemo.recipe.plan.hardware import Gpu
 from prism_nemo.recipe.plan.measured import utilisation as find_utilisation
-from prism_nemo.recipe.plan.parameters import total
 from prism_nemo.recipe.precision import mixed_precision
 
 SLICE_OVERHEAD = 600.0
@@ -72,43 +71,4 @@ def budget(
         hours=hours,
         gpu_hours=hours * parallel.world,
         slices=max(1, math.ceil(hours * 3600 / max(1.0, slice_hours * 3600 - SLICE_OVERHEAD))),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """Bytes on disk."""
-
-    shards: int
-    """Token shards: 4 bytes a token (2 when the vocabulary has fewer than 65,500 entries), one epoch of the budget."""
-    checkpoint: int
-    """One Megatron checkpoint: weights, fp32 main weights and both moments."""
-    checkpoints: int
-    """Those kept by rule, and the one being written, over all training stages."""
-    exports: int
-    """Hugging Face folders: base, mid-trained, long-context, RL."""
-
-    @property
-    def total(self) -> int:
-        return self.shards + self.checkpoints + self.exports
-
-
-def _kept(training: Training) -> int:
-    """Checkpoints that are left at the end: the last ones, and one for each multiple that is not among them."""
-    if not training.keep_every_tokens:
-        return training.keep_last
-    recent = training.tokens - (training.keep_last - 1) * training.save_every_tokens
-    return training.keep_last + max(0, -(-recent // training.keep_every_tokens) - 1)
-
-
-def disk(sizes: Shape, trainings: list[Training], precision: Precision, *, exports: int, weight_bytes: int) -> Disk:
-    """Disk of a whole run, from the recipe's training stages."""
-    count = total(sizes)
-    each = count * (16 if precision == "fp32" else 14)
-    token_bytes = 2 if sizes.vocab < 65_500 else 4  # megatron core/datasets/indexed_dataset.py, optimal_dtype
-    return Disk(
-        shards=token_bytes * sum(training.tokens for training in trainings),
-        checkpoint=each,
-        checkpoints=each * sum(_kept(training) + 1 for training in trainings),
-        exports=exports * count * weight_bytes,
     )

@@ -33,8 +33,9 @@ RESERVE = 5 * GIB
 """Bytes per GPU for CUDA context, NCCL buffers, Transformer Engine workspaces and fragmentation. Assumed."""
 
 UTILISATION = {"dense": 0.40, "hybrid": 0.32}
-"""Model FLOPs per second over the bf16 data-sheet rate, in bf16. Assumed: 0.38 to 0.43 is what the Llama 3 report
-(arXiv 2407.21783, table 4) reached on H100s; a hybrid spends a part of its step in memory-bound scans."""
+"""Model FLOPs per second over the data sheet's bf16 rate, not over the lower one of a large matrix product, which
+benchmarks/gpu measures and its table goes by. Assumed: 0.38 to 0.43 is what the Llama 3 report (arXiv 2407.21783, table
+4) reached on H100s; a hybrid spends a part of its step in memory-bound scans."""
 
 FP8_SPEEDUP = {"dense": 1.6, "hybrid": 1.25}
 """Assumed. Published for LLaMA-3 8B on 8 H100s at 8k, FP8 current scaling: 744 TFLOP/s, 0.75 of the bf16 rate

@@ -7,8 +7,9 @@ from prism_nemo.errors import InputError
 from prism_nemo.models.facts import Shape
 from prism_nemo.recipe.check import model_shape
 from prism_nemo.recipe.parts import Parallel, Training
-from prism_nemo.recipe.plan.budget import Budget, Disk, budget, disk
+from prism_nemo.recipe.plan.budget import Budget, budget
 from prism_nemo.recipe.plan.checks import warnings
+from prism_nemo.recipe.plan.disk import Disk, disk
 from prism_nemo.recipe.plan.hardware import GPUS, Gpu
 from prism_nemo.recipe.plan.memory import StageMemory, stage_memory
 from prism_nemo.recipe.plan.parameters import total
@@ -88,13 +89,7 @@ def plan(
         trainings=trainings,
         sources=sources,
         sources_note=note,
-        disk=disk(
-            sizes,
-            [training for _, training in runs],
-            recipe.precision,
-            exports=3 + (recipe.long_context is not None),
-            weight_bytes=4 if recipe.precision == "fp32" else 2,
-        ),
+        disk=disk(recipe, sizes),
         notes=lacks(recipe.rl.engine, kl=recipe.rl.kl, reference_every=recipe.rl.reference_every),
         warnings=warnings(recipe, sizes, trainings, chip) + source_warnings(sources),
     )

@@ -39,8 +39,8 @@ def _training(planned: TrainingPlan, plan: Plan) -> list[str]:
         out.append(f"    stage {number:<4}" + cells)
     if plan.gpu is not None:
         out.append(
-            f"  {cost.step_seconds:.2f} s a step at {cost.utilisation:.0%} of {plan.gpu.bf16_flops / 1e12:.0f} TFLOP/s"
-            f" ({cost.utilisation_from.split()[0]}), {cost.tokens_per_second_per_gpu:,.0f} tokens/s per GPU:"
+            f"  {cost.step_seconds:.2f} s a step at {cost.utilisation:.0%} of the data sheet's"
+            f" {plan.gpu.bf16_flops / 1e12:.0f} TFLOP/s ({cost.utilisation_from.split()[0]}), {cost.tokens_per_second_per_gpu:,.0f} tokens/s per GPU:"
             f" {cost.hours:.1f} h, {cost.gpu_hours:,.0f} GPU-hours, {_many(cost.slices, 'slice')}"
         )
         if " " in cost.utilisation_from:
@@ -66,7 +66,8 @@ def _disk(plan: Plan) -> str:
     parts = plan.disk
     return (
         f"disk: {_size(parts.shards)} token shards, {_size(parts.checkpoints)} checkpoints"
-        f" ({_size(parts.checkpoint)} each), {_size(parts.exports)} Hugging Face folders: {_size(parts.total)}"
+        f" ({_size(parts.checkpoint)} each), {_size(parts.rl_checkpoints)} of RL ({_size(parts.rl_checkpoint)} each),"
+        f" {_size(parts.exports)} weights: {_size(parts.total)}"
     )
 
 
