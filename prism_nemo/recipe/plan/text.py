@@ -39,12 +39,11 @@ def _training(planned: TrainingPlan, plan: Plan) -> list[str]:
         out.append(f"    stage {number:<4}" + cells)
     if plan.gpu is not None:
         out.append(
-            f"  {cost.step_seconds:.2f} s a step at {cost.utilisation:.0%} of the data sheet's"
-            f" {plan.gpu.bf16_flops / 1e12:.0f} TFLOP/s ({cost.utilisation_from.split()[0]}), {cost.tokens_per_second_per_gpu:,.0f} tokens/s per GPU:"
+            f"  {cost.step_seconds:.2f} s a step, {cost.tokens_per_second_per_gpu:,.0f} tokens/s per GPU:"
             f" {cost.hours:.1f} h, {cost.gpu_hours:,.0f} GPU-hours, {_many(cost.slices, 'slice')}"
         )
-        if " " in cost.utilisation_from:
-            out.append(f"  utilisation {cost.utilisation_from}")
+        rate = f"{plan.gpu.bf16_flops / 1e12:.0f} TFLOP/s ({cost.utilisation_from})"
+        out.append(f"  at {cost.utilisation:.0%} of the data sheet's {rate}")
     return out
 
 
