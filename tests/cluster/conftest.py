@@ -43,6 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.load_container_stub()
         made.start()
     except UnavailableError as reason:
+        made.stop()
         pytest.skip(str(reason))
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = made.environment["SLURM_CONF"]

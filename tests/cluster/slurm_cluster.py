@@ -18,6 +18,7 @@ from pathlib import Path
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client", "munged": "munge"}
 STUB = Path(__file__).parents[2] / "slurm" / "test_cluster" / "pyxis_stub.c"
 WAIT_SECONDS = 60.0
+APT_SECONDS = 300.0
 NODE = "TEST_CLUSTER_NODE"
 """Environment variable of a node's slurmd and of the step daemons that it starts."""
 
@@ -34,12 +35,19 @@ class Cluster:
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.up = False
 
     def start(self) -> None:
-        """Raises UnavailableError without root or packages, and TimeoutError when a daemon does not come up."""
+        """Raises UnavailableError without root or packages, and where a container forbids what the daemons need."""
         if os.geteuid() != 0:
             raise UnavailableError("a SLURM test cluster needs root")
         _install()
+        try:
+            self._start_daemons()
+        except (TimeoutError, OSError) as error:
+            raise UnavailableError(f"SLURM cannot be started here: {error}; {self._last_words()}") from None
+
+    def _start_daemons(self) -> None:
         for name in ("state", "spool", "log", "dev", "tmp"):
             (self.folder / name).mkdir(parents=True)
         self._start_munge()
@@ -50,6 +58,14 @@ class Cluster:
             (self.folder / "spool" / name).mkdir()
             self.start_node(name)
         _wait(lambda: all(state.startswith("idle") for state in self.node_states().values()), "slurmd")
+        self.up = True
+        if said := self.ask("srun", f"--nodes={len(self.names)}", "--immediate=30", "true"):
+            raise OSError(f"a step that does nothing says {said.strip()}")
+
+    def _last_words(self) -> str:
+        """The last line of each daemon's log."""
+        lines = {log.stem: log.read_text(errors="replace").splitlines() for log in (self.folder / "log").glob("*.log")}
+        return "; ".join(f"{name}: {said[-1]}" for name, said in lines.items() if said)
 
     def start_node(self, name: str) -> None:
         self._start(name, ["slurmd", "-D", "-N", name], {NODE: name})
@@ -63,7 +79,7 @@ class Cluster:
             _kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        jobs = self.ask("squeue", "--noheader", "--format=%A").split()
+        jobs = self.ask("squeue", "--noheader", "--format=%A").split() if self.up else []
         if jobs:
             self.ask("scancel", "--signal=KILL", *jobs)
             self.ask("scancel", *jobs)
@@ -234,16 +250,17 @@ def _apt(*packages: str) -> None:
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"missing Debian packages: {' '.join(packages)}")
     policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
+    ours = not policy.exists() and os.access(policy.parent, os.W_OK)
     if ours:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        subprocess.run(["apt-get", "update", "-q"], env=environment, capture_output=True)
+        subprocess.run(["apt-get", "update", "-q"], env=environment, capture_output=True, timeout=APT_SECONDS)
         command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-        if subprocess.run(command, env=environment, capture_output=True).returncode:
-            raise UnavailableError(f"cannot install Debian packages: {' '.join(packages)}")
+        subprocess.run(command, env=environment, capture_output=True, timeout=APT_SECONDS, check=True)
+    except subprocess.SubprocessError:
+        raise UnavailableError(f"cannot install Debian packages: {' '.join(packages)}") from None
     finally:
         if ours:
             policy.unlink()

@@ -1,4 +1,4 @@
-"""Jobs that are really submitted: cut in three ways, failing, in (pretended) containers; and every shipped profile."""
+"""Jobs that are really submitted: cut in four ways, failing, in (pretended) containers; and every shipped profile."""
 
 import shutil
 import subprocess
@@ -57,7 +57,7 @@ def contents(folder: Path, pattern: str) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(1500)
-def test_cut_by_requeue_node_failure_and_time_limit_ends_with_the_same_weights(
+def test_cut_by_requeue_preemption_node_failure_and_time_limit_ends_with_the_same_weights(
     cluster: Cluster, recipe: Path, run: Path, prepared: Path, prism: Callable[..., str], tmp_path: Path
 ) -> None:
     prism("run", str(recipe), "--from", "midtrain", "--to", "mt", "--out", str(run), "--run", profile_file(tmp_path))
@@ -69,9 +69,14 @@ def test_cut_by_requeue_node_failure_and_time_limit_ends_with_the_same_weights(
     cluster.wait_for(midtrain, "PENDING")
     state = queue_state(run)["midtrain"]
     assert (state.state, state.restarts) == ("pending", 1)
-    saved = step_of(run)
 
-    wait_for_step(run, cluster, midtrain, saved + 25)
+    wait_for_step(run, cluster, midtrain, step_of(run) + 15)
+    wanted = ["--partition=urgent", f"--nodes={len(cluster.names)}", "--exclusive", "--output=/dev/null"]
+    urgent = cluster.ask("sbatch", "--parsable", *wanted, "--wrap", "sleep 2").strip()
+    cluster.wait_for(urgent, "COMPLETED")
+    assert queue_state(run)["midtrain"].restarts == 2
+
+    wait_for_step(run, cluster, midtrain, step_of(run) + 25)
     cluster.kill_node("n2")
     cluster.wait_for(midtrain, "PENDING", seconds=90)
 
@@ -81,11 +86,11 @@ def test_cut_by_requeue_node_failure_and_time_limit_ends_with_the_same_weights(
     cluster.wait_for(midtrain, "PENDING", seconds=200)
     job_id, slices, verdict = (run / ".slurm" / "midtrain.verdict").read_text().split()
     assert (job_id, verdict) == (midtrain, "stopped")
-    assert int(slices) >= 2
+    assert int(slices) >= 3
     cluster.ask("scontrol", "update", f"JobId={midtrain}", "TimeLimit=60")
 
     state, restarts = cluster.wait_for(midtrain, "COMPLETED", "FAILED", "CANCELLED", seconds=400)
-    assert (state, restarts >= 3) == ("COMPLETED", True)
+    assert (state, restarts >= 4) == ("COMPLETED", True)
     cluster.wait_for(export, "COMPLETED", "FAILED", "CANCELLED", seconds=90)
     assert {stage: state.state for stage, state in queue_state(run).items()} == {"midtrain": "done", "mt": "done"}
     assert contents(run / "mt", "*.safetensors") == contents(prepared / "mt", "*.safetensors") != {}
