@@ -9,7 +9,7 @@ import yaml
 from prism_nemo.errors import InputError
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Table
-from prism_nemo.report.outcome import four_arms, protocol_line
+from prism_nemo.report.outcome import four_arms, leaderboards, protocol_line
 from prism_nemo.report.page import environment
 from prism_nemo.report.run import Run, label
 
@@ -35,6 +35,8 @@ def model_card(run: Run, stage: str) -> str:
         sources=_sources(run),
         scores=four_arms(run) if run.arms else None,
         protocol=protocol_line(run),
+        general=bool((run.scores or {}).get("retention")),
+        leaderboard=leaderboards(run).get(stage),
         lineage=_lineage(run, stage),
         limits=_limits(run, stage),
         steps=_steps(run, stage),
@@ -90,7 +92,7 @@ def _limits(run: Run, stage: str) -> list[str]:
         limits.append("A rehearsal at pico size: it shows that the recipe runs, and is of no other use.")
     if stage not in run.arms:
         limits.append("This checkpoint was not scored.")
-    if not (run.scores or {}).get("retention"):
+    if not (run.scores or {}).get("retention") and stage not in leaderboards(run):
         limits.append("What it forgot of the base was not measured.")
     limits.append(
         "Not aligned for safety; rewards were given for right answers only."

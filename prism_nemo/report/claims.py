@@ -70,7 +70,7 @@ def claims(run: Run) -> list[Claim]:
             "rl",
             "mean",
         ),
-        _retention(scores),
+        _leaderboards(run.analyses["retention"]) if "retention" in run.analyses else _retention(scores),
         *_long_context(run.analyses.get("long_context")),
         *_weights(run.analyses.get("weights")),
         *_geometry(run.analyses.get("cka")),
@@ -103,6 +103,25 @@ def _retention(scores: Any) -> Claim:
         return _absent(claim, paper)
     ours = f"{found.value:+.3f} nats per token [{found.low:+.3f}, {found.high:+.3f}]".replace("-", "−")
     return Claim(claim=claim, paper=paper, ours=ours + _kind(found), verdict=_falling(found))
+
+
+def _leaderboards(report: Mapping[str, Any]) -> Claim:
+    claim = "Mid-training keeps general ability: the leaderboards' averages do not fall"
+    paper = "−5.5 to +7.4 points, about flat (Table 6)"
+    rows = {row["name"]: row for row in report["tasks"] if row["arm"] == "mt"}
+    averages = [row for name, row in rows.items() if name.endswith("_avg")]
+    if not averages:
+        return _absent(claim, paper)
+    said = [
+        f"{row['name']} {words.points(row['difference']['value'])} "
+        f"{words.interval(row['difference']['low'], row['difference']['high'])}"
+        for row in averages
+    ]
+    lost = [name for name, row in rows.items() if row["lost"] and row not in averages]
+    said.append(f"real losses: {', '.join(lost) or 'none'}")
+    risen = all(row["difference"]["low"] > 0 for row in averages)
+    verdict: Verdict = "opposite" if any(row["lost"] for row in averages) else "shows" if risen else "not clear"
+    return Claim(claim=claim, paper=paper, ours="; ".join(said), verdict=verdict)
 
 
 def _long_context(report: Mapping[str, Any] | None) -> list[Claim]:

@@ -152,10 +152,10 @@ def _ruler(run: Run, report: Mapping[str, Any], prefix: str) -> list[Block]:
 def _ruler_table(points: Mapping[str, Any], lengths: Sequence[int], family: str) -> Table:
     rows: list[list[str | Cell]] = []
     for name, found in points.items():
-        ours = (
+        ours = [
             f"{words.percent(entry['value'])} {words.interval(entry['low'], entry['high'])}" for entry in found["ruler"]
-        )
-        rows.append([label(name), *ours])
+        ]
+        rows.append([label(name), *ours, *("–" for _ in lengths[len(ours) :])])
         theirs = paper_ruler(family, name, lengths)
         if theirs:
             rows.append([f"{label(name)}, paper", *theirs])
@@ -163,5 +163,10 @@ def _ruler_table(points: Mapping[str, Any], lengths: Sequence[int], family: str)
         title="RULER, percent",
         columns=["model", *(f"{length // 1024}k" for length in lengths)],
         rows=rows,
-        note="Brackets: 95 % interval over questions. Paper: Table 7, Granite-3.3 with the math and code mixture.",
+        note="Brackets: 95 % interval over questions. Paper: Table 7, Granite-3.3 with the math and code mixture."
+        + "".join(
+            f" {label(name)} has {found['positions']:,} positions: – beyond."
+            for name, found in points.items()
+            if found.get("skipped")
+        ),
     )

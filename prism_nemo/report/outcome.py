@@ -1,6 +1,6 @@
 """What came out: the four arms, what differs, the paper's claims, retention."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_nemo.report import words
@@ -8,7 +8,7 @@ from prism_nemo.report.blocks import Block, Cell, Figure, Headline, Mark, Missin
 from prism_nemo.report.claims import claims
 from prism_nemo.report.differences import Difference, retention_difference, score_difference, score_of
 from prism_nemo.report.figures import Estimate, estimates
-from prism_nemo.report.paper import beside_paper
+from prism_nemo.report.paper import beside_paper, paper_leaderboards
 from prism_nemo.report.run import ARMS, Run, label
 
 PAIRS = (("base", "mt"), ("mt", "rl"), ("base", "rl_base"), ("rl_base", "mt"), ("rl_base", "rl"))
@@ -257,9 +257,54 @@ def _best(found: Mapping[str, float] | None) -> str:
 
 
 def _retention(run: Run, prefix: str) -> list[Block]:
+    found = [*_losses(run, prefix), *leaderboards(run).values()]
+    return found or [Missing(what="Retention", why="neither a loss on held-out general text nor leaderboard tasks")]
+
+
+def leaderboards(run: Run) -> dict[str, Table]:
+    """Arm -> its leaderboard tasks against the base; empty in a rehearsal."""
+    tasks = (run.analyses.get("retention") or {}).get("tasks", ())
+    arms = dict.fromkeys(row["arm"] for row in tasks)
+    return {arm: _leaderboard(run, arm, [row for row in tasks if row["arm"] == arm]) for arm in arms}
+
+
+def _leaderboard(run: Run, arm: str, tasks: Sequence[Mapping[str, Any]]) -> Table:
+    theirs = paper_leaderboards(run.recipe["model"]["family"], arm, run.recipe["data"]["mixture"])
+    rows: list[list[str | Cell]] = []
+    for row in tasks:
+        paper = [theirs.get(row["name"], "–")] if theirs else []
+        values = (_value_cell(row[point]) for point in ("base", "tuned"))
+        rows.append([row["name"], *values, _lost_cell(row), *paper])
+    note = "Percent; paired by document, with 95 % intervals. LOST: the whole interval of the difference is below 0. "
+    note += "BBH, GPQA, MUSR and MMLU-Pro: 0 is chance."
+    cut = [
+        f" {row['name']}: {row['cut']:,} prompts did not fit and lost their beginning." for row in tasks if row["cut"]
+    ]
+    return Table(
+        title=f"Leaderboard tasks: {label(arm)} against the base",
+        columns=["task", "base", label(arm), "difference", *(["the paper's"] if theirs else [])],
+        rows=rows,
+        note=note + "".join(cut),
+    )
+
+
+def _value_cell(found: Mapping[str, float]) -> str:
+    return f"{words.percent(found['value'])} {words.interval(found['low'], found['high'])}"
+
+
+def _lost_cell(row: Mapping[str, Any]) -> Cell:
+    change = row["difference"]
+    text = f"{words.points(change['value'])} {words.interval(change['low'], change['high'])}"
+    if row["lost"]:
+        return Cell(text=f"▼ {text} LOST", mark="loss")
+    up = change["low"] > 0
+    return Cell(text=f"{'▲' if up else '~'} {text}", mark="gain" if up else "unclear")
+
+
+def _losses(run: Run, prefix: str) -> list[Block]:
     losses = (run.scores or {}).get("retention") or {}
     if not losses:
-        return [Missing(what="Retention", why="no loss on held-out general text in evaluate/scores.json")]
+        return []
     names = [arm for arm in ARMS if arm in losses] + [arm for arm in losses if arm not in ARMS]
     rows: list[list[str | Cell]] = []
     for arm in names:

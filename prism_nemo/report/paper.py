@@ -46,6 +46,16 @@ def paper_ruler(family: str, point: str, lengths: Sequence[int]) -> list[str]:
     return [f"{found[name]:.2f}" if name in found else "–" for name in names] if found else []
 
 
+def paper_leaderboards(family: str, arm: str, mixture: str) -> dict[str, str]:
+    """Task or average -> "base to tuned" as the paper prints it: single tasks for Granite-3.3 (Table 4), averages for
+    all (Table 6); empty where it has none."""
+    found: dict[str, str] = {}
+    for table in ("Table 6", "Table 4"):
+        before, after = (paper_scores(family, point, mixture, table) for point in ("base", arm))
+        found |= {name: f"{before[name]:.2f} to {after[name]:.2f}" for name in before if name in after}
+    return found
+
+
 def beside_paper(run: Run) -> list[Block]:
     """A table of this run's scores and the paper's for the same base, mixture and benchmark."""
     rows = [row for arm in run.arms for row in _rows(run, arm)]

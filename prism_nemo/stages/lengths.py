@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,30 @@ def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
     parameters = {"analysis": "long_context", "trained": recipe.midtrain.seq_length, "lengths": lengths}
 
     def work(out: Path, progress: Progress) -> None:
-        from prism_nemo.evaluation.retention import ruler, run_retention
-
-        tasks = [ruler(length) for length in lengths]
         with publish(out, Request(kind="analysis", parameters=parameters, inputs=arms)) as draft:
             found = {}
             for number, (name, model) in enumerate(arms.items()):
                 progress(number, len(arms), name)
-                scores = run_retention(model, tasks, run / "retention", backend=recipe.evaluate.backend)
-                found[name] = {"ruler": [dataclasses.asdict(score.estimate()) for score in scores]}
+                found[name] = rulers(model, lengths, run / "retention", recipe.evaluate.backend)
             report = parameters | {"labels": list(arms), "points": found}
             (draft.path / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
     return Stage(name=NAME, does="RULER by length", inputs=arms, parameters=parameters, run=work)
+
+
+def rulers(model: Path, lengths: Sequence[int], store: Path, backend: str) -> dict[str, Any]:
+    """RULER at the lengths that a model's positions reach, and which ones they do not: `skipped`."""
+    from prism_nemo.evaluation.backends.rendering import positions
+    from prism_nemo.evaluation.retention import ruler, run_retention
+
+    room = positions(model)
+    reached = [length for length in lengths if room is None or length <= room]
+    scores = run_retention(model, [ruler(length) for length in reached], store, backend=backend)
+    return {
+        "ruler": [dataclasses.asdict(score.estimate()) for score in scores],
+        "skipped": [length for length in lengths if length not in reached],
+        "positions": room,
+    }
 
 
 def _measure(

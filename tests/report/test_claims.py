@@ -1,7 +1,7 @@
 """Verdicts follow from figures: planted effects of either sign, none, and none measured."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.report.blocks import Table
+from prism_nemo.report.card import model_card
 from prism_nemo.report.claims import Claim, claims
 from prism_nemo.report.differences import context_difference, score_difference
 from prism_nemo.report.long_context import long_context
@@ -166,10 +167,55 @@ def test_the_papers_scores_are_those_of_its_tables() -> None:
 
 @pytest.fixture
 def full_size(run: Run, suite_scores: dict[str, Any]) -> Run:
-    """A run of the paper's suite on one of its models, with the scores as the stage writes them."""
+    """A run of the paper's suite on one of its models, with the scores as the stages write them."""
     model = {"family": "granite_3_3_8b", "base": "org/base", "pico": None}
     recipe = {**run.recipe, "model": model, "data": {"mixture": "math_code_science"}}
-    return dataclasses.replace(run, scores=suite_scores, recipe=recipe)
+    scores = {**suite_scores, "retention": {}, "differences": [*_without_losses(suite_scores)]}
+    analyses = {**run.analyses, "retention": {"tasks": _leaderboards()}}
+    return dataclasses.replace(run, scores=scores, recipe=recipe, analyses=analyses)
+
+
+def _without_losses(scores: dict[str, Any]) -> Iterator[Any]:
+    return (row for row in scores["differences"] if row["domain"] != "retention")
+
+
+def _leaderboards() -> list[dict[str, Any]]:
+    """HellaSwag lost, GSM8K won; in the records of the retention stage."""
+    from prism_nemo.evaluation.retention import LB_V1, TaskScores, retained
+
+    random = np.random.default_rng(0)
+    luck = {task.name: random.random(400) for task in LB_V1}
+    found = [
+        [
+            TaskScores(
+                name=name,
+                model="m",
+                documents={"p": {str(i): float(draw < 0.6 + lift.get(name, 0)) for i, draw in enumerate(draws)}},
+                by_part=False,
+                harness_version="1",
+            )
+            for name, draws in luck.items()
+        ]
+        for lift in ({}, {"hellaswag": -0.2, "gsm8k": 0.3})
+    ]
+    return [{"arm": "mt", "lost": row.lost, **dataclasses.asdict(row)} for row in retained(*found)]
+
+
+def test_a_real_runs_retention_is_shown_task_by_task(full_size: Run) -> None:
+    section = next(section for section in outcome(full_size, "x") if section.short == "Retention")
+    (table,) = section.blocks
+    assert isinstance(table, Table)
+    cells = {row[0].text: [cell.text for cell in row] for row in table.cells}
+    assert "LOST" in cells["hellaswag"][3]
+    assert all("LOST" not in row[3] for name, row in cells.items() if name != "hellaswag")
+    assert cells["hellaswag"][4] == "83.46 to 78.12"
+    claim = verdict(full_size, "Mid-training keeps general ability")
+    assert "real losses: hellaswag" in claim.ours
+    assert claim.verdict in ("shows", "not clear")
+    card = model_card(full_size, "mt")
+    assert cells["hellaswag"][3] in card
+    assert "What it forgot" not in card
+    assert "What it forgot" in model_card(full_size, "rl")
 
 
 def test_a_real_run_stands_beside_the_paper(full_size: Run) -> None:
