@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def run_export(folder: Path, reference: Path, out: Path, proof: str, max_shard_b
     layout = checkpoint_layout(reference, checkpoint)
     dtypes = reference_dtypes(reference)
     plan = planned(layout, checkpoint, dtypes)
-    digests: dict[str, str] = {}
+    digests = Digests()
     with torch.no_grad():
         write_sharded(out, plan, tensors(layout, checkpoint, plan, digests), max_shard_bytes=max_shard_bytes)
     carry_back(reference, out, plan)
@@ -114,16 +116,28 @@ def planned(layout: Any, checkpoint: TorchDist, dtypes: dict[str, torch.dtype]) 
     return plan
 
 
+@dataclass(slots=True)
+class Digests:
+    """What was written, for the proof."""
+
+    exact: dict[str, str] = field(default_factory=dict)
+    """Megatron parameter -> digest of its value in the checkpoint, which the written tensors hold bit for bit."""
+    rounded: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Megatron parameter that the written dtype rounds -> Hugging Face name -> digest of the rounded tensor."""
+
+
 def tensors(
-    layout: Any, checkpoint: TorchDist, plan: list[Planned], digests: dict[str, str]
+    layout: Any, checkpoint: TorchDist, plan: list[Planned], digests: Digests
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The planned tensors, one Megatron parameter in memory at a time; `digests` gets that of each Megatron value."""
+    """The planned tensors, one Megatron parameter in memory at a time; `digests` gets those of each."""
     dtypes = {entry.name: entry.dtype for entry in plan}
     for parameter in layout.parameters:
         value = parameter.load(checkpoint.read)
         pairs = [(name, tensor, tensor.to(dtypes[name])) for name, tensor in parameter.to_hf(value).items()]
-        exact = all(_same_values(tensor, converted) for _, tensor, converted in pairs)
-        digests[parameter.name] = digest(value) if exact else ""
+        if all(_same_values(tensor, converted) for _, tensor, converted in pairs):
+            digests.exact[parameter.name] = digest(value)
+        else:
+            digests.rounded[parameter.name] = {name: digest(converted) for name, _, converted in pairs}
         for name, _, converted in pairs:
             yield name, converted
 
@@ -132,27 +146,47 @@ def _same_values(tensor: torch.Tensor, converted: torch.Tensor) -> bool:
     return tensor.dtype == converted.dtype or torch.equal(converted.to(tensor.dtype), tensor)
 
 
-def check_round_trip(layout: Any, out: Path, digests: dict[str, str]) -> str:
+def check_round_trip(layout: Any, out: Path, digests: Digests) -> str:
     """Proof (b): the written directory, read back and converted, has the bits of the checkpoint.
 
-    A tensor that the reference's dtype rounds (A_log, kept in fp32 by Megatron) cannot; how many did is returned.
+    A tensor that the reference's dtype rounds (A_log, kept in fp32 by Megatron) cannot: it has the bits of the rounded
+    value, and how many such parameters there are is returned.
     """
     written = open_hf(out)
     layout.check_names(set(written.entries), str(out))
     for parameter in layout.parameters:
-        if not digests[parameter.name]:
-            continue
-        value = parameter.from_hf({role: written.read(name) for role, name in parameter.sources.items()})
-        if digest(value) != digests[parameter.name]:
+        read = {role: written.read(name) for role, name in parameter.sources.items()}
+        if parameter.name in digests.rounded:
+            found = {parameter.sources[role]: digest(tensor) for role, tensor in read.items()}
+            same = found == digests.rounded[parameter.name]
+        else:
+            same = digest(parameter.from_hf(read)) == digests.exact[parameter.name]
+        if not same:
             raise PrismError(f"{parameter.name} comes back from {out} with other bits")
-    rounded = sum(not mark for mark in digests.values())
+    rounded = len(digests.rounded)
     return f"bit-equal but {rounded} rounded to the reference's dtype" if rounded else "bit-equal"
 
 
 def carry_back(reference: Path, out: Path, plan: list[Planned]) -> None:
-    """config.json with the fields it came with, tokenizer, generation configuration."""
+    """config.json with the fields it came with, tokenizer, generation configuration.
+
+    Where the reference has no weights whose dtypes were kept, config.json names the dtype that most of `plan` has.
+    """
     from prism_nemo.checkpoints.hf_folder import HfFolder
 
     shutil.copyfile(reference / "config.json", out / "config.json")
+    if not reference_dtypes(reference):
+        _name_dtype(out / "config.json", plan)
     for file in HfFolder(path=reference, config={}, entries={}).carried_files():
         shutil.copyfile(file, out / file.name)
+
+
+def _name_dtype(config: Path, plan: list[Planned]) -> None:
+    sizes = Counter[torch.dtype]()
+    for entry in plan:
+        sizes[entry.dtype] += entry.nbytes
+    fields = json.loads(config.read_text())
+    key = "dtype" if "dtype" in fields else "torch_dtype"
+    name = str(sizes.most_common(1)[0][0]).removeprefix("torch.")
+    if fields.get(key) != name:
+        config.write_text(json.dumps({**fields, key: name}, indent=2) + "\n")

@@ -115,7 +115,7 @@ class TorchDist:
                 continue
             piece = self._load(key, tuple(chunk.offsets))
             ours, theirs = overlap
-            if piece.shape == torch.Size(shape) and all(s.start == 0 for s in ours):
+            if tuple(chunk.offsets) == tuple(offset) and piece.shape == torch.Size(shape):
                 return piece
             if result is None:
                 result = torch.empty(shape, dtype=stored.properties.dtype)

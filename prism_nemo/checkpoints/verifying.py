@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from prism_nemo.checkpoints.exporting import find_reference
-from prism_nemo.checkpoints.hf_folder import open_hf
+from prism_nemo.checkpoints.hf_folder import HfFolder, open_hf
 from prism_nemo.checkpoints.importing import digest
 from prism_nemo.checkpoints.torch_dist import TorchDist, find_iteration, is_megatron
 from prism_nemo.errors import InputError
@@ -84,7 +84,9 @@ def _open(path: Path, config: Path) -> dict[str, Callable[[], torch.Tensor]]:
     """Hugging Face name -> function that reads the tensor."""
     if not is_megatron(path):
         folder = open_hf(path)
-        return {name: (lambda name=name: folder.read(name)) for name in folder.entries}  # type: ignore[misc]
+        copy = _tied_copy(folder)
+        names = [name for name in folder.entries if name != copy]
+        return {name: (lambda name=name: folder.read(name)) for name in names}  # type: ignore[misc]
     from prism_nemo.checkpoints.layout import checkpoint_layout
 
     checkpoint = TorchDist(find_iteration(path))
@@ -102,6 +104,14 @@ def _open(path: Path, config: Path) -> dict[str, Callable[[], torch.Tensor]]:
         for parameter in layout.parameters
         for name in parameter.sources.values()
     }
+
+
+def _tied_copy(folder: HfFolder) -> str | None:
+    """The name of a tied head that is stored beside the embedding it equals; the other side may well have it once."""
+    if not folder.config.get("tie_word_embeddings") or "lm_head.weight" not in folder.entries:
+        return None
+    embedding = next(name for name in folder.entries if name.endswith(("embed_tokens.weight", "embeddings.weight")))
+    return "lm_head.weight" if torch.equal(folder.read("lm_head.weight"), folder.read(embedding)) else None
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> str:

@@ -166,3 +166,26 @@ def coverage(hf: Path) -> tuple[int, list[str], dict[str, tuple[int, ...]], dict
             whole = keys.get(key, (0,) * len(extent))
             keys[key] = tuple(max(w, o + e) for w, o, e in zip(whole, offset, extent, strict=True))
     return sum(p.numel() for p in layout.model.parameters()), layout.hf_names, shapes, keys
+
+
+def export_with_a_wrong_bit(folder: Path, reference: Path, out: Path) -> None:
+    """The last digit of a rounded tensor goes wrong on its way to the disk."""
+    from safetensors.torch import load_file, save_file
+
+    from prism_nemo.checkpoints import exporting
+
+    out = out / "wrong"
+    out.mkdir()
+    write = exporting.write_sharded
+
+    def write_wrongly(directory, plan, tensors, **options):
+        write(directory, plan, tensors, **options)
+        written = load_file(directory / "model.safetensors")
+        next(tensor for name, tensor in written.items() if "A_log" in name).view(torch.int16)[0] += 1
+        save_file(written, directory / "model.safetensors", metadata={"format": "pt"})
+
+    exporting.write_sharded = write_wrongly
+    try:
+        exporting.run_export(folder, reference, out, "keys", 1 << 30)
+    finally:
+        exporting.write_sharded = write

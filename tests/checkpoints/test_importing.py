@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import conversion_ranks
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,8 @@ from prism_nemo.checkpoints.exporting import export_hf
 from prism_nemo.checkpoints.hf_folder import open_hf
 from prism_nemo.checkpoints.importing import import_hf
 from prism_nemo.checkpoints.torch_dist import TorchDist
+from prism_nemo.checkpoints.verifying import verify
+from prism_nemo.engine.local import call_local
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.models.pico import make_pico
 
@@ -108,7 +111,10 @@ def test_tied_weights_that_differ(make, tmp_path):
     hf, out = make("granite_3_3_8b"), tmp_path / "out"
     edit(hf, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
     import_hf(hf, out)
+    assert verify(hf, out, proof="none").equal, "one matrix on both sides"
+    assert verify(hf, make_pico("granite_3_3_8b", tmp_path / "once", **SIZES), proof="none").equal
     edit(hf, lambda tensors: tensors["lm_head.weight"].add_(1))
+    assert verify(hf, out, proof="none").only_a == ["lm_head.weight"]
     refused(hf, tmp_path / "other", "ties lm_head.weight to model.embed_tokens.weight, but they differ")
 
 
@@ -143,6 +149,31 @@ def test_half_precision_is_kept(make, tmp_path, name):
     runs = json.loads((exported / "proof.json").read_text())["runs"]
     assert runs["bf16"]["kl_mean"] <= 1e-3
     assert runs["bf16"]["top1"] >= 0.9
+
+
+def test_what_the_references_dtype_rounds_is_read_back_too(make, tmp_path):
+    """A trained A_log has bits that bf16 cannot hold: the proof is of the rounded values."""
+    exact = make("granite_4_0_h_micro", init_std=0.1)
+    megatron = import_hf(exact, tmp_path / "megatron", proof="keys")
+    reference = tmp_path / "reference"
+    shutil.copytree(exact, reference)
+    edit(reference, lambda tensors: tensors.update({n: t.bfloat16() for n, t in tensors.items() if "A_log" in n}))
+    out = export_hf(megatron, tmp_path / "out", reference=reference, proof="keys")
+    rounded = sum("A_log" in name for name in open_hf(out).entries)
+    proof = json.loads((out / "proof.json").read_text())
+    assert proof["round_trip"] == f"bit-equal but {rounded} rounded to the reference's dtype"
+    with pytest.raises(PrismError, match=r"A_log comes back from .* with other bits"):
+        call_local(conversion_ranks.export_with_a_wrong_bit, megatron / "iter_0000000", reference, tmp_path)
+
+
+def test_a_reference_without_weights_gets_the_dtype_of_the_checkpoint(make, tmp_path):
+    megatron = import_hf(make(dtype="bfloat16"), tmp_path / "megatron", proof="none")
+    (tmp_path / "reference").mkdir()
+    config = json.loads((megatron / "hf/config.json").read_text())
+    (tmp_path / "reference/config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+    out = export_hf(megatron, tmp_path / "out", reference=tmp_path / "reference", proof="keys")
+    assert {entry.dtype for entry in open_hf(out).entries.values()} == {torch.bfloat16}
+    assert json.loads((out / "config.json").read_text()) == config
 
 
 def test_output_directories(make, tmp_path):
