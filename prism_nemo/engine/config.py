@@ -11,6 +11,7 @@ from prism_nemo.errors import InputError
 from prism_nemo.models.facts import read_config, shape
 from prism_nemo.recipe.parts import Precision
 from prism_nemo.recipe.precision import mixed_precision
+from prism_nemo.tracking import wandb_settings
 
 
 def container(job: TrainJob) -> Any:
@@ -65,7 +66,7 @@ def container(job: TrainJob) -> Any:
         ),
         dataset=_dataset(job, c),
         tokenizer=c.TokenizerConfig(tokenizer_type="HuggingFaceTokenizer", tokenizer_model=job.model),
-        logger=c.LoggerConfig(log_interval=job.log_every, tensorboard_dir=str(Path(job.checkpoints) / "tensorboard")),
+        logger=_logger(job, c),
         checkpoint=c.CheckpointConfig(
             save=job.checkpoints,
             load=job.checkpoints,
@@ -82,6 +83,15 @@ def container(job: TrainJob) -> Any:
         dist=c.DistributedInitConfig(distributed_backend="nccl" if gpu else "gloo", use_gloo_process_groups=True),
         mixed_precision=_mixed_precision(job),
     )
+
+
+def _logger(job: TrainJob, c: Any) -> Any:
+    folder = Path(job.checkpoints)
+    logger = c.LoggerConfig(log_interval=job.log_every, tensorboard_dir=str(folder / "tensorboard"))
+    if asked := wandb_settings(folder):
+        logger.wandb_project, logger.wandb_exp_name = asked["project"], asked["name"]
+        logger.wandb_save_dir = asked["folder"]
+    return logger
 
 
 def _mixed_precision(job: TrainJob) -> str | None:

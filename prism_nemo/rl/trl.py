@@ -18,6 +18,7 @@ from prism_nemo.models.pico import use_published_names
 from prism_nemo.rl.job import RLJob, draw
 from prism_nemo.rl.judge import judge, longest_prompt
 from prism_nemo.rl.progress import Progress
+from prism_nemo.tracking import wandb_settings
 from prism_nemo.verifiers import Problem, load_problems
 
 Report = Callable[[dict[str, Any]], None]
@@ -33,6 +34,7 @@ def train_grpo(job: RLJob, *, force: bool = False, report: Report | None = None)
         config, weights, tokenizer      the policy after the last step
         checkpoints/step_N/             the policy every `save_every` steps
         progress.jsonl                  one line a step: reward and its parts, correctness per domain, length, kl, loss
+        tensorboard/                    what TRL logs
 
     Started again after a kill it goes on from the last whole checkpoint. `report` is called with each step's line as
     it is written. Raises InputError before any work for a job
@@ -119,10 +121,27 @@ def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_callback(trainer, progress, report))
+    for logger in _loggers(folder, steps_done=_step(last)):
+        trainer.add_callback(logger)
     _restore_reference(trainer, last)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, job, folder)
     return progress.summary()
+
+
+def _loggers(folder: Path, *, steps_done: int) -> list[Any]:
+    """TensorBoard, and Weights & Biases where its variables ask for it."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback, WandbCallback
+
+    written = TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"), purge_step=steps_done + 1))
+    asked = wandb_settings(folder)
+    if asked is None:
+        return [written]
+    import wandb
+
+    wandb.init(project=asked["project"], name=asked["name"], dir=asked["folder"], reinit="finish_previous")
+    return [written, WandbCallback()]
 
 
 def _decode_padded_rows_right(model: Any) -> None:

@@ -37,6 +37,14 @@ def test_learning_rates_follow_the_schedule(job, tmp_path, schedule):
     assert rates(tmp_path / "run") == pytest.approx(expected, rel=1e-6)
 
 
+def test_tensorboard_always_and_wandb_when_its_variables_ask(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    local.run_local(job(steps=3))
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
 def test_frozen_parameters_stay_and_hold_no_optimizer_state(job, tmp_path):
     from test_stop_and_go import weights
 

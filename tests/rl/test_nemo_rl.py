@@ -66,9 +66,19 @@ def test_every_golden_file_has_a_case():
     assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(SHAPES)
 
 
-def test_no_key_of_the_table_is_unused():
+def test_no_key_of_the_table_is_unused(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "k")
     written = {key for shape in SHAPES.values() for key, _ in leaves(render(*shape))}
     assert {key for key in written if not key.startswith("env.")} | {"policy.generation.vllm_kwargs"} == set(KEYS)
+
+
+def test_wandb_is_on_when_its_variables_ask(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    logger = render(*SHAPES["paper_llama_dtensor"])["logger"]
+    assert logger["wandb_enabled"]
+    assert logger["wandb"] == {"project": "prism_nemo", "name": "rl-run"}
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert not render(*SHAPES["paper_llama_dtensor"])["logger"]["wandb_enabled"]
 
 
 def test_a_misspelt_key_is_refused():

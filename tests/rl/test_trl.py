@@ -101,6 +101,19 @@ def test_a_dense_model_learns_and_the_output_is_whole(model, prompts, tmp_path):
 
 
 @pytest.mark.slow
+def test_tensorboard_always_and_wandb_when_its_variables_ask(model, prompts, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("one", "two"):  # two stages of a chain, in one process
+        out = train_grpo(job(model, prompts, tmp_path / name, steps=2))
+        events = EventAccumulator(str(out / "tensorboard")).Reload()
+        logged = [entry.value for entry in events.Scalars("train/reward")]
+        assert logged == pytest.approx([row["reward"] for row in rows(out)])
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["granite_4_0_h_micro", "nemotron_h_8b"])
 def test_hybrids_train(base, tokenizer, prompts, tmp_path):
     from transformers import AutoModelForCausalLM

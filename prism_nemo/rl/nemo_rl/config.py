@@ -7,6 +7,7 @@ What it lacks of the paper's setup, `prism_nemo.recipe.presets.lacks` says for a
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from prism_nemo.rl.job import RLJob
@@ -15,6 +16,7 @@ from prism_nemo.rl.nemo_rl.environment import Settings
 from prism_nemo.rl.nemo_rl.keys import check_keys
 from prism_nemo.rl.nemo_rl.rules import check_job, check_rules
 from prism_nemo.rl.nemo_rl.train import ENVIRONMENT
+from prism_nemo.tracking import wandb_settings
 
 DATASET = "prism_nemo.rl.nemo_rl.dataset.Prompts"
 CONCATENATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -43,12 +45,18 @@ def render(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
         "data": _data(job),
         "env": {ENVIRONMENT: _environment(job, cluster).to_dict()},
         "checkpointing": _checkpointing(job, cluster),
-        "logger": {"log_dir": f"{job.out}/logs", "tensorboard_enabled": True, "wandb_enabled": False},
+        "logger": _logger(job),
         "cluster": {"num_nodes": cluster.nodes, "gpus_per_node": cluster.gpus_per_node},
     }
     check_keys(config)
     check_rules(config, policy)
     return config
+
+
+def _logger(job: RLJob) -> dict[str, Any]:
+    asked = wandb_settings(Path(job.out))
+    logger = {"log_dir": f"{job.out}/logs", "tensorboard_enabled": True, "wandb_enabled": asked is not None}
+    return logger | ({"wandb": {key: asked[key] for key in ("project", "name")}} if asked else {})
 
 
 def _grpo(job: RLJob, policy: Policy) -> dict[str, Any]:

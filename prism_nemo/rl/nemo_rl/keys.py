@@ -126,6 +126,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "checkpoint_must_save_by": OPTIONAL_TEXT,
     },
     "logger": {"log_dir": str, "tensorboard_enabled": bool, "wandb_enabled": bool},
+    "logger.wandb": {"project": str, "name": str},
     "cluster": {"num_nodes": int, "gpus_per_node": int},
 }
 """Dotted section -> its keys and their types."""
