@@ -18,6 +18,8 @@ from typing import Any
 from prism_nemo import sandbox
 
 SECRET = "c0ffee-secret-of-the-caller"
+LISTENER = f"\0prism-test-{os.getpid()}"
+"""Abstract name of a socket on which the caller listens."""
 LIMITS: dict[str, Any] = {"cpu_seconds": 2, "memory_bytes": 256 << 20, "disk_bytes": 16 << 20}
 
 
@@ -128,7 +130,8 @@ ATTACKS = [
         code=TRY
         + "import socket\nfor family in range(0, 46):\n  for kind in (1, 2, 3):\n"
         + "    attempt(f'socket {family} {kind}', socket.socket, family, kind)\n"
-        + "attempt('connect', socket.create_connection, ('127.0.0.1', 22))",
+        + "attempt('connect', socket.create_connection, ('127.0.0.1', 22))\n"
+        + f"attempt('abstract', lambda: socket.socket(socket.AF_UNIX).connect({LISTENER!r}))",
     ),
     Attack(
         name="signals to others",
@@ -218,7 +221,7 @@ def caller_with_secrets():  # type: ignore[no-untyped-def]
     leaked = os.open("/etc/passwd", os.O_RDONLY)
     os.set_inheritable(leaked, True)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind("\0prism-test-" + str(os.getpid()))
+    listener.bind(LISTENER)
     listener.listen()
     bystander = subprocess.Popen(["sleep", "600"])
     try:
