@@ -14,7 +14,7 @@ from prism_nemo.sandbox import Limits, Result
 from prism_nemo.verifiers.problem import AssertTest, CallTest, CodeTest, StdinTest
 from prism_nemo.verifiers.verdict import Verdict
 
-FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*+```[ \t]*+([\w+#-]*+)[^\n]*+\n(.*?)(?:^[ \t]*+```|\Z)", re.DOTALL | re.MULTILINE)
 LANGUAGES = {"python": ("python", "python3", "py", ""), "cpp": ("cpp", "c++", "cc", "")}
 LONGEST_PROGRAM = 200_000
 """Characters."""

@@ -7,6 +7,8 @@ from prism_nemo.verifiers.verdict import Verdict
 
 KEY = re.compile(r"[A-Z]")
 LONGEST = 20_000
+LONGEST_ANSWER = 1_000
+"""Characters, runs of blanks counted once: what stands behind the letter decides nothing."""
 WRAPPED = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf|mathsf|operatorname)\s*\{)?\s*[(\[*]*\s*(?P<letter>[A-Za-z])\s*[)\].:*]*\s*\}?"
     r"(?:\s*[).:]\s*(?![A-Za-z]\b)\S.*)?",
@@ -16,7 +18,7 @@ WRAPPED = re.compile(
 
 def letter(text: str) -> str | None:
     """The option letter a short answer names: `B`, `(b)`, `\\text{B}`, `**B**`, `B. because ...`; else None."""
-    text = text.strip().strip("$").strip()
+    text = " ".join(text.strip().strip("$").split())[:LONGEST_ANSWER]
     found = WRAPPED.fullmatch(text)
     if not found or (len(text) == 1 and not text.isascii()):
         return None

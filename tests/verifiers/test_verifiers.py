@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from prism_nemo.errors import InputError
 from prism_nemo.verifiers import Problem, load_problems, save_problems, split_thought, verify, verify_many
+from prism_nemo.verifiers.code import program_of
 from prism_nemo.verifiers.extract import boxed
-from prism_nemo.verifiers.math import verify_math
+from prism_nemo.verifiers.math import extract, verify_math
 from prism_nemo.verifiers.problem import AssertTest, CallTest, StdinTest
 from prism_nemo.verifiers.science import verify_science
 
@@ -127,14 +128,42 @@ NASTY = [
     "\n" * 1_000_000,
     "{}" * 200_000,
     "\\boxed{\\boxed{\\boxed{3}}}",
+    "\\boxed{B" + " " * 19_000 + "x}",
+    "\\boxed{B" + "." * 19_000 + "}",
+    "\\boxed{B" + " )" * 9_000 + "x}",
+    "\\boxed{" + "(" * 19_000 + "}",
+    "answer" + " " * 19_000 + "x",
+    "\\boxed " * 3_000,
+    "```" + "w" * 800_000,
+    "```" + " " * 800_000,
+    "```" + "\t" * 400_000 + "w" * 400_000,
+    "```\n" + " " * 800_000 + "x",
+    "```python\n" * 80_000,
+    "x\n" * 400_000 + "```",
 ]
+
+
+def read(text):
+    """Every look at a text that is taken in this process, without a child or a sandbox that could be killed."""
+    response = split_thought(text).response
+    verify_science("B", response)
+    extract(response)
+    for language in ("python", "cpp"):
+        program_of(response, language)
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_reading_a_nasty_answer_takes_no_time(text):
+    begun = time.process_time()
+    read(text)
+    assert time.process_time() - begun < 2, text[:80]
 
 
 @pytest.mark.slow
 def test_nasty_answers_end_in_time(monkeypatch):
     monkeypatch.setattr("prism_nemo.verifiers.math.TIMEOUT_SECONDS", 1.0)
     for text in NASTY:
-        for domain, key in (("math", "\\frac{1}{3}"), ("science", "B")):
+        for domain, key in (("math", "\\frac{1}{3}"), ("science", "C")):
             begun = time.monotonic()
             verdict = verify(problem(key, domain), text)
             assert verdict.outcome in ("wrong", "no_answer", "timeout", "error"), (text[:80], verdict)
@@ -144,8 +173,18 @@ def test_nasty_answers_end_in_time(monkeypatch):
 PIECES = [
     *"0123456789+-*/^_=(){}[]<>|,.;:!$%&\\ \n", "\\boxed{", "}", "\\frac{", "\\sqrt{", "\\text{", "^{", "\\left(", "\\right)",
     "\\pi", "x", "y", "\\infty", "\\le", "\\cup", "\\begin{matrix}", "&", "\\\\", "Answer: ", "The answer is ", "B", "</think>",
-    "<think>", "１", "½", "∞", "π", "\u202e", "\x00", "e", "E", "0x", "nan", "inf", "i",
+    "<think>", "１", "½", "∞", "π", "\u202e", "\x00", "e", "E", "0x", "nan", "inf", "i", "```", "```python\n", "\n```\n",
 ]  # fmt: skip
+
+
+def test_no_repetition_of_random_pieces_takes_long_to_read():
+    generator = random.Random(8)
+    for _ in range(300):
+        unit = "".join(generator.choices(PIECES, k=generator.randint(1, 4)))
+        text = "".join(generator.choices(PIECES, k=3)) + unit * (20_000 // len(unit)) + generator.choice(PIECES)
+        begun = time.process_time()
+        read(text)
+        assert time.process_time() - begun < 2, text[:80]
 
 
 @pytest.mark.slow
@@ -168,7 +207,7 @@ def test_extraction_never_raises(text):
     thought = split_thought(text)
     assert thought.well_formed <= text.strip().startswith("<think>")
     boxed("\\boxed{" + text)
-    verify_science("A", text)
+    read(text)
 
 
 def test_a_child_that_dies_is_replaced():
