@@ -14,7 +14,7 @@ JSON = typer.Option(False, "--json", help="The result for a program.")
 
 @app.command("import")
 def import_(
-    hf: Path,
+    hf: str = typer.Argument(help="Hugging Face model directory, or a hub id."),
     out: Path = typer.Option(..., "--out"),
     proof: str = PROOF,
     content_addressed: bool = ADDRESSED,
@@ -23,10 +23,18 @@ def import_(
     json_output: bool = JSON,
 ) -> None:
     """Hugging Face directory to Megatron checkpoint.  Example: prism convert import ./llama --out ./llama-megatron"""
+    from prism_nemo.checkpoints.hub import model_folder
     from prism_nemo.checkpoints.importing import import_hf
 
     _check_proof(proof)
-    path = import_hf(hf, out, proof=proof, content_addressed=content_addressed, allow_pickle=allow_pickle, force=force)
+    path = import_hf(
+        model_folder(hf),
+        out,
+        proof=proof,
+        content_addressed=content_addressed,
+        allow_pickle=allow_pickle,
+        force=force,
+    )
     _report(path, json_output)
 
 

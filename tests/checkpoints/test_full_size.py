@@ -11,6 +11,7 @@ from prism_nemo.engine.local import call_local
 from prism_nemo.models.facts import BASES, base_model, base_shape
 from prism_nemo.models.limits import check_parallel, legal_tensor
 from prism_nemo.models.pico import hf_config
+from prism_nemo.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -54,5 +55,8 @@ def test_parameters_names_and_shapes(config_only, name):
 
 
 def layouts(name):
-    most = max(legal_tensor(base_shape(name)))
-    return [(most, 1), (min(2, most), 2), (min(4, most), 4)]
+    """The shipped recipe's own, for each of its trainings, and the widest."""
+    recipe, most = load_recipe(name), max(legal_tensor(base_shape(name)))
+    trainings = [recipe.midtrain, *([recipe.long_context] if recipe.long_context else [])]
+    own = {(layout.tensor, layout.pipeline) for layout in map(recipe.parallel.of, trainings)}
+    return sorted(own | {(most, 1), (min(2, most), 2), (min(4, most), 4)})
