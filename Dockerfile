@@ -11,6 +11,11 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /opt/prism_nemo
 ARG PYTHON=python3
 
+# What model-written programs run in: bubblewrap and its seccomp filter, and a compiler for C++ answers.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap libseccomp2 g++ && \
+    rm -rf /var/lib/apt/lists/*
+
 COPY requirements/container.txt requirements/container.txt
 RUN ${PYTHON} -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/container.txt
 

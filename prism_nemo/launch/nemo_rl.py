@@ -15,10 +15,6 @@ from prism_nemo.launch.profile import Profile, seconds
 from prism_nemo.launch.script import CODE, Job, interpreter
 from prism_nemo.recipe import Recipe
 from prism_nemo.recipe.check import model_shape
-from prism_nemo.rl.job import RLJob
-from prism_nemo.rl.nemo_rl.cluster import Policy
-from prism_nemo.rl.nemo_rl.config import render
-from prism_nemo.rl.settings import cluster_from, job_values
 
 
 class RLStage(Protocol):
@@ -39,13 +35,15 @@ def runs_in_nemo_rl(recipe: Recipe, name: str) -> bool:
 def rl_jobs(stage: RLStage, recipe: Recipe, profile: Profile, run: Path) -> list[Job]:
     """The jobs of one stage. Raises InputError when the recipe names no prompts, or the profile no NeMo-RL or image,
     and for a combination that NeMo-RL could not run."""
+    from prism_nemo.rl.settings import job_values
+
     _check_profile(stage, recipe, profile)
     work = run / f"{stage.name}.nemo_rl"
     values = job_values(recipe.rl)
     policy, prompts = (stage.inputs[role].absolute() for role in ("policy", "prompts"))
     places = {"model": str(policy), "prompts": str(prompts), "out": str(work)}
     cluster = _cluster(recipe, profile.for_stage(stage.name, gpu=True), run, stage.name)
-    render(RLJob.from_dict({**values, **places}), Policy(shape=model_shape(recipe)), cluster_from(cluster))
+    _check_run(recipe, {**values, **places}, cluster)
     prism = ("env", "-C", CODE, interpreter(profile), "-m", "prism_nemo.cli.main", "rl")
     prepare = [*prism, "run", "--engine", "nemo_rl"]
     prepare += [word for key, value in places.items() for word in (f"--{key}", value)]
@@ -73,6 +71,15 @@ def _check_profile(stage: RLStage, recipe: Recipe, profile: Profile) -> None:
         raise InputError(
             f"profile {profile.name} has no container_image under [stages.{stage.name}]: NeMo-RL needs its own"
         )
+
+
+def _check_run(recipe: Recipe, values: dict[str, Any], cluster: list[str]) -> None:
+    from prism_nemo.rl.job import RLJob
+    from prism_nemo.rl.nemo_rl.cluster import Policy
+    from prism_nemo.rl.nemo_rl.config import render
+    from prism_nemo.rl.settings import cluster_from
+
+    render(RLJob.from_dict(values), Policy(shape=model_shape(recipe)), cluster_from(cluster))
 
 
 def _cluster(recipe: Recipe, profile: Profile, run: Path, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.errors import InputError
 from prism_nemo.models.facts import base_shape
 from prism_nemo.recipe import Recipe
 from prism_nemo.rl.job import RLJob
@@ -14,7 +15,12 @@ HYBRID_ROWS = 32
 
 
 def stages(recipe: Recipe, run: Path) -> list[Stage]:
-    """`rl` starts from the mid-trained model, `rl_base` from the base (paper, section 9)."""
+    """`rl` starts from the mid-trained model, `rl_base` from the base (paper, section 9).
+
+    Raises InputError for a run on this machine without prompts; a cluster's are asked for when it is submitted.
+    """
+    if recipe.rl.engine == "trl" and not (recipe.data.rehearsal or recipe.rl.prompts):
+        raise InputError("rl.prompts names no file; `prism rl prompts` makes one, rl.prompts=FILE names it")
     prompts = run / "corpus" / "problems" / "rl.jsonl" if recipe.data.rehearsal else Path(recipe.rl.prompts)
     return [
         _stage("rl", "GRPO on the mid-trained model", recipe, policy=run / "mt", prompts=prompts),
@@ -49,8 +55,6 @@ def _with_trl(
 
 
 def _needs_a_cluster(name: str) -> Exception:
-    from prism_nemo.errors import InputError
-
     return InputError(
         f"stage {name} runs in NeMo-RL on a cluster: `prism rl run` writes its configuration and launch script; "
         "rl.engine=trl runs it here"

@@ -62,7 +62,7 @@ def base(tmp_path: Path) -> str:
     folder = tmp_path / "base"
     extensions = [str(path) for path in PYTHON.glob("lib/python3.12/lib-dynload/*.so")]
     _copy_programs(
-        folder, ["/bin/bash", "/bin/sh", "/bin/cat", "/usr/bin/env", f"{PYTHON}/bin/python3.12", *extensions]
+        folder, ["/bin/bash", "/bin/sh", "/bin/cat", "/bin/rm", "/usr/bin/env", f"{PYTHON}/bin/python3.12", *extensions]
     )
     expected = ["libgcc_s.so.1", "libstdc++.so.6", "librt.so.1", "libpthread.so.0", "libdl.so.2", "libutil.so.1"]
     for library in expected:  # what wheels expect of a system
@@ -75,22 +75,18 @@ def base(tmp_path: Path) -> str:
     for name in ("etc/ssl", "etc/pip.conf", "root/.config/pip", "usr/local/share/ca-certificates", "usr/lib/ssl"):
         _copy_if_there(Path("/") / name, folder / name)
     (folder / "tmp").mkdir()
+    (folder / "usr" / "bin" / "apt-get").write_text('#!/bin/sh\necho "$@" >> /apt.log\n')  # no Debian to install from
+    (folder / "usr" / "bin" / "apt-get").chmod(0o755)
     passed = [name for name in os.environ if re.match(r"PIP_|SSL_CERT|REQUESTS_CA|HTTPS?_PROXY|NO_PROXY", name.upper())]
     lines = ["FROM scratch", "COPY . /", f"ENV PATH={PYTHON}/bin:/usr/bin:/bin"]
     lines += [f'ENV {name}="{os.environ[name]}"' for name in passed]
     lines.append("RUN python3.12 -m pip install --no-cache-dir pyyaml pydantic numpy")  # the NeMo container has them
     (tmp_path / "Basefile").write_text("\n".join(lines) + "\n")
-    _buildah(
-        tmp_path,
-        "bud",
-        "--network",
-        "host",
-        "--tag",
-        "localhost/prism-base",
-        "--file",
-        str(tmp_path / "Basefile"),
-        str(folder),
-    )
+    tag = ["--tag", "localhost/prism-base", "--file", str(tmp_path / "Basefile")]
+    try:
+        _buildah(tmp_path, "bud", "--network", "host", *tag, str(folder))
+    except AssertionError as error:  # the stand-in itself: a container without the rights, or no package index
+        pytest.skip(f"no image can be built here: {str(error).strip().splitlines()[-1]}")
     return "localhost/prism-base"
 
 
@@ -125,6 +121,8 @@ def test_image_builds_and_its_doctor_runs(base: str, tmp_path: Path) -> None:
     _buildah(tmp_path, "bud", "--pull-never", "--network", "host", *options, "--tag", "localhost/prism", str(ROOT))
     container = _buildah(tmp_path, "from", "--pull-never", "localhost/prism").strip()
     assert "prism" in _buildah(tmp_path, "run", container, "--", "prism", "--help")
+    installed = _buildah(tmp_path, "run", container, "--", "cat", "/apt.log")
+    assert installed.splitlines() == ["update", "install -y --no-install-recommends bubblewrap libseccomp2 g++"]
     doctor = _buildah(tmp_path, "run", container, "--", "prism", "doctor", "--json")
     assert '"not installed; training needs it"' in doctor
     plan = _buildah(tmp_path, "run", container, "--", "prism", "plan", "llama_3_1_8b")

@@ -89,6 +89,15 @@ def test_all_domains_in_one_batch(values, tokenizer):
     assert first["reward"] == pytest.approx(returned.rewards.mean().item(), abs=1e-5)
 
 
+def test_the_overlong_penalty_is_logged_and_left_to_nemo_rl(values, tokenizer):
+    long = {"overlong_buffer": 8, "overlong_penalty": 0.5, "stop_penalty": 0.0, "repetition_penalty": 0.0}
+    settings = {**values, "domains": ["math"], "max_new_tokens": 30, "rewards": {**values["rewards"], **long}}
+    logs, metadata = arguments(tokenizer[0], [ROLLOUTS[0], ("math", "a" * 30, 0.0)])
+    assert Environment(settings).step(logs, metadata).rewards.tolist() == [1.0, 0.0]
+    (line,) = map(json.loads, Path(values["log"]).read_text().splitlines())
+    assert (line["parts"]["overlong"], line["reward"]) == (-0.25, 0.25)
+
+
 def test_no_token_ids_is_an_error_not_a_guess(values, tokenizer):
     logs, metadata = arguments(tokenizer[0], ROLLOUTS[:1])
     del logs[0][-1]["token_ids"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,14 +15,24 @@ from pico import make_model
 
 from prism_nemo.artifacts import verify
 from prism_nemo.errors import InputError
+from prism_nemo.models.facts import BASES
+from prism_nemo.recipe import load_recipe
 from prism_nemo.rl.job import RLJob, load_job
 from prism_nemo.rl.progress import Progress
-from prism_nemo.rl.trl import _last_whole_checkpoint, train_grpo
+from prism_nemo.rl.settings import job_values
+from prism_nemo.rl.trl import _arguments, _last_whole_checkpoint, train_grpo
 from prism_nemo.verifiers import Problem, save_problems
 
 RUN = "import sys, pathlib; from prism_nemo.rl.job import load_job; from prism_nemo.rl.trl import train_grpo; train_grpo(load_job(pathlib.Path(sys.argv[1])))"  # noqa: E501
 # an untrained model is paid for ending early: a signal that two dozen steps can follow
 REWARDS = {"stop_penalty": 1.0, "repetition_penalty": 0.3, "repetition_ngram": 2, "format_gate": False}
+GOLDEN_ARGUMENTS = (
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"),
+    *("num_iterations", "num_generations", "max_completion_length", "temperature", "top_p", "shuffle_dataset", "seed"),
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "beta", "epsilon"),
+    *("epsilon_high", "loss_type", "scale_rewards", "mask_truncated_completions", "sync_ref_model"),
+    *("ref_model_mixup_alpha", "ref_model_sync_steps", "router_aux_loss_coef", "save_steps"),
+)
 SMALL = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 64}
 
 
@@ -72,6 +83,17 @@ def rows(out):
     return [json.loads(line) for line in (Path(out) / "progress.jsonl").read_text().splitlines()]
 
 
+def test_golden_arguments_of_a_recipe(tmp_path):
+    """The recipe that also makes golden/paper_llama_dtensor.yaml. PRISM_WRITE_GOLDEN=1 writes the file anew."""
+    places = {"model": "/data/hf/model", "prompts": "/data/rl/prompts/train.jsonl", "out": "/data/rl/run"}
+    made = _arguments(RLJob.from_dict({**job_values(load_recipe("llama_3_1_8b").rl), **places}), tmp_path)
+    text = json.dumps({name: getattr(made, name) for name in GOLDEN_ARGUMENTS}, indent=1) + "\n"
+    path = Path(__file__).parent / "golden" / "paper_llama_trl.json"
+    if os.environ.get("PRISM_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
 @pytest.mark.slow
 def test_a_dense_model_learns_and_the_output_is_whole(model, prompts, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -114,13 +136,13 @@ def test_tensorboard_always_and_wandb_when_its_variables_ask(model, prompts, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", ["granite_4_0_h_micro", "nemotron_h_8b"])
-def test_hybrids_train(base, tokenizer, prompts, tmp_path):
+@pytest.mark.parametrize("base", BASES)
+def test_every_family_trains(base, tokenizer, prompts, tmp_path):
     from transformers import AutoModelForCausalLM
 
     folder, vocab = tokenizer
-    pattern = "M*" if base.startswith("granite") else "M*-"
-    sizes = {**SMALL, "pattern": pattern, "chunk": 64}
+    patterns = {"granite_4_0_h_micro": "M*", "nemotron_h_8b": "M*-"}
+    sizes = {**SMALL, **({"pattern": patterns[base], "chunk": 16} if base in patterns else {})}
     start = make_model(base, tmp_path / "model", folder, vocab, **sizes)
     out = train_grpo(job(start, prompts, tmp_path / "out", steps=2, max_new_tokens=6, reference_every=1))
     assert [row["step"] for row in rows(out)] == [1, 2]
@@ -144,7 +166,7 @@ def test_trl_scores_with_the_models_own_probabilities(base, tokenizer, tmp_path)
 
     folder, vocab = tokenizer
     pattern = {"granite_4_0_h_micro": "M*", "nemotron_h_8b": "M*-"}.get(base)
-    sizes = {**SMALL, "chunk": 64, **({"pattern": pattern} if pattern else {})}
+    sizes = {**SMALL, "chunk": 16, **({"pattern": pattern} if pattern else {})}
     place = make_model(base, tmp_path / base, folder, vocab, **sizes)
     net = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
     ids = torch.randint(3, vocab, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -218,13 +240,6 @@ def test_refusals_before_any_work(model, prompts, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         train_grpo(job(model, prompts, tmp_path / "out", **changes))
     assert not list(tmp_path.iterdir())
-
-
-def test_nemotron_h_beyond_one_chunk_is_refused(model, prompts, tmp_path, tokenizer):
-    folder, vocab = tokenizer
-    start = make_model("nemotron_h_8b", tmp_path / "model", folder, vocab, **{**SMALL, "pattern": "M*-", "chunk": 16})
-    with pytest.raises(InputError, match=r"beyond one chunk \(16 tokens\)"):
-        train_grpo(job(start, prompts, tmp_path / "out"))
 
 
 def test_missing_inputs_are_named(model, prompts, tmp_path):

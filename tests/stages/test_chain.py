@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from prism_nemo.recipe import load_recipe
+from prism_nemo.errors import InputError
+from prism_nemo.recipe import load_recipe, override
 from prism_nemo.stages.chain import chain
 
 
@@ -22,3 +23,8 @@ def test_the_analyses_stand_beside_the_papers_model(name: str, paper: str | None
     for analysis in ("weights", "cka", "behaviour", "trajectory"):
         assert stages[f"analysis_{analysis}"].parameters["paper"] == paper, analysis
     assert set(stages["analysis_cka"].parameters) == {"count", "max_tokens", "paper"}
+
+
+def test_reinforcement_learning_here_needs_prompts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rl.prompts names no file"):
+        chain(override(load_recipe("llama_3_1_8b"), ["rl.engine=trl"]), tmp_path)

@@ -6,7 +6,6 @@ against `keys` and `rules` at once.
 What it lacks of the paper's setup, `prism_nemo.recipe.presets.lacks` says for a recipe and for a job.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +227,7 @@ def _environment(job: RLJob, cluster: Cluster) -> Settings:
         max_new_tokens=job.max_new_tokens,
         think_opened=job.think_opened,
         workers=cluster.reward_workers,
-        rewards=dataclasses.replace(job.rewards, overlong_buffer=0),
+        rewards=job.rewards,
         log=f"{job.out}/rewards.jsonl",
     )
 

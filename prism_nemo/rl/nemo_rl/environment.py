@@ -41,9 +41,9 @@ class Settings:
     workers: int
     """Completions judged at a time."""
     rewards: RewardRules
-    """Without the overlong penalty, which is NeMo-RL's: its dynamic sampling looks at rewards without it."""
+    """The overlong penalty is logged here and added by NeMo-RL: its dynamic sampling looks at rewards without it."""
     log: str
-    """JSONL that gets the means of every batch: reward, its parts, correctness per domain, outcomes."""
+    """JSONL that gets the means of every batch: reward with all its parts, correctness per domain, outcomes."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
@@ -97,7 +97,7 @@ class Environment:
             observations=[{"role": "environment", "content": ""}] * count,
             metadata=[None] * count,
             next_stop_strings=[None] * count,
-            rewards=torch.tensor(judged.totals, dtype=torch.float32),
+            rewards=torch.tensor([entry.total - entry.overlong for entry in judged.rewards], dtype=torch.float32),
             terminateds=torch.ones(count, dtype=torch.bool),
             answers=[verdict.extracted for verdict in judged.verdicts],
         )
