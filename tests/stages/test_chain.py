@@ -26,5 +26,5 @@ def test_the_analyses_stand_beside_the_papers_model(name: str, paper: str | None
 
 
 def test_reinforcement_learning_here_needs_prompts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rl.prompts names no file"):
+    with pytest.raises(InputError, match=r"rl\.prompts names no file"):
         chain(override(load_recipe("llama_3_1_8b"), ["rl.engine=trl"]), tmp_path)
