@@ -10,32 +10,22 @@ from pathlib import Path
 
 import pytest
 import typer
+from pages import PAGES, ROOT, blocks, continued
 from typer.testing import CliRunner
 
-from prism_nemo.artifacts import Request, publish
 from prism_nemo.cli.main import app
 from prism_nemo.data.mixture import load_mixture
 from prism_nemo.models.pico import make_pico
 from prism_nemo.recipe import load_recipe
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
 PRISM = Path(sys.executable).parent / "prism"
 SLOW = ("convert import", "convert export", "convert verify")
 """Commands that start Megatron."""
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
-
-
 def commands(page: Path) -> list[str]:
     """What a reader is shown to type and what is executed here: `$ ...` in console blocks."""
     return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
-
-
-def continued(block: str) -> list[str]:
-    return block.replace("\\\n", " ").splitlines()
 
 
 SHOWN = [
@@ -53,24 +43,6 @@ def marks(page: Path) -> list[pytest.MarkDecorator]:
 
 
 EXECUTED = [pytest.param(page, marks=marks(page), id=page.stem) for page in PAGES if commands(page)]
-
-
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it after a rehearsal: recipes, examples, and two runs with pico checkpoints."""
-    folder = tmp_path_factory.mktemp("docs")
-    for name in ("recipes", "examples", "data_prep"):
-        (folder / name).symlink_to(ROOT / name)
-    for run in ("tiny_dense", "other"):
-        (folder / "runs" / run).mkdir(parents=True)
-        (folder / "runs" / run / "recipe.yaml").write_text(load_recipe("tiny_dense").to_yaml())
-    for seed, name in enumerate(("base", "mt", "rl")):
-        with publish(
-            folder / "runs" / "tiny_dense" / name, Request(kind="hf_checkpoint", parameters={"seed": seed})
-        ) as draft:
-            sizes = {"hidden": 32, "layers": 2, "heads": 4, "ffn": 48}
-            make_pico("llama_3_1_8b", draft.path, vocab_size=65, seed=seed, **sizes)
-    return folder
 
 
 @pytest.mark.parametrize("page", EXECUTED)
