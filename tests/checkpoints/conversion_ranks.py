@@ -30,19 +30,19 @@ def _logits(stage, tokens: torch.Tensor, tensor: int, pipeline: int) -> torch.Te
     positions = torch.arange(tokens.shape[1])[None]
     if pipeline == 1:
         local = stage(tokens, positions, None)
-        parts = [torch.empty_like(local) for _ in range(tensor)]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts, dim=-1)
-    hidden = torch.empty(tokens.shape[1], 1, stage.config.hidden_size)
-    if dist.get_rank() == 0:
-        hidden = stage(tokens, positions, None)
-    dist.broadcast(hidden, src=0)
-    logits = torch.empty(1, tokens.shape[1], stage.vocab_size)
-    if dist.get_rank() == 1:
-        stage.set_input_tensor(hidden)
-        logits = stage(tokens, positions, None).contiguous()
-    dist.broadcast(logits, src=1)
-    return logits
+    else:
+        local = torch.empty(1, tokens.shape[1], stage.vocab_size // tensor)
+        hidden = torch.empty(tokens.shape[1], 1, stage.config.hidden_size)
+        first = dist.get_rank() < tensor
+        if first:
+            hidden = stage(tokens, positions, None)
+        dist.broadcast(hidden, src=0)
+        if not first:
+            stage.set_input_tensor(hidden)
+            local = stage(tokens, positions, None)
+    parts = [torch.empty_like(local) for _ in range(tensor * pipeline)]
+    dist.all_gather(parts, local.contiguous())
+    return torch.cat(parts[-tensor:], dim=-1)
 
 
 ADAM = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-4, "weight_decay": 0.1}

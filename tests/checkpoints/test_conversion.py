@@ -70,14 +70,16 @@ def test_the_multipliers_are_not_in_the_weights(conversions):
     assert torch.equal(down, theirs.read("model.layers.1.mlp.down_proj.weight"))
 
 
-@pytest.mark.parametrize(("tensor", "pipeline"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("tensor", "pipeline"), [(2, 1), (1, 2), (2, 2)])
 def test_every_layout_computes_the_same_and_exports_the_same_bytes(conversions, tmp_path, tensor, pipeline):
     from prism_nemo.checkpoints.exporting import run_export
 
     names = [name for name in BASES if tensor in legal_tensor(base_shape(name))]
     assert len(names) == (6 if tensor == 2 else 7)  # Granite-4-H has one Mamba group
+    if (tensor, pipeline) == (2, 2):
+        names = ["granite_3_3_8b"]  # the one with most to lose: tied, so kept by both ends, and padded
     items = [(conversions.hf(n), conversions[n].megatron / "iter_0000000", tmp_path / n / "saved") for n in names]
-    logits = call_local(conversion_ranks.relayout, items, tensor, pipeline, LENGTH, processes=2)
+    logits = call_local(conversion_ranks.relayout, items, tensor, pipeline, LENGTH, processes=tensor * pipeline)
     for name, ours, (hf, _, saved) in zip(names, logits, items, strict=True):
         tokens = torch.randint(1, 511, (1, LENGTH), generator=torch.Generator().manual_seed(5))
         with torch.no_grad():

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from prism_nemo.checkpoints.exporting import export_hf
 from prism_nemo.checkpoints.hub import model_folder
+from prism_nemo.checkpoints.importing import import_hf
 from prism_nemo.cli.main import app
 from prism_nemo.errors import InputError
 
@@ -45,6 +46,16 @@ def test_qwen3_by_hub_id_there_and_back(cache: Path, tmp_path: Path) -> None:
     before, after = (load_file(f / "model.safetensors") for f in (repository / "snapshots" / "a1b2c3", out))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_layers_that_plain_torch_does_not_have_are_refused(tmp_path: Path) -> None:
+    """Gemma 2 has norms behind its sublayers: without them it would be another model."""
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    AutoModelForCausalLM.from_config(Gemma2Config(**SIZES, query_pre_attn_scalar=16)).save_pretrained(tmp_path / "hf")
+    with pytest.raises(InputError, match="the model uses layers of its own kind, which needs a GPU"):
+        import_hf(tmp_path / "hf", tmp_path / "megatron")
 
 
 def test_what_is_neither_directory_nor_on_the_hub(cache: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import torch.nn.functional as F
+from megatron.bridge.models.gpt_provider import default_layer_spec
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.hybrid.hybrid_block import HybridStack, HybridStackSubmodules
 from megatron.core.ssm.mamba_layer import MambaLayer, MambaLayerSubmodules
@@ -71,6 +72,8 @@ def _refuse_unsupported(provider: Any) -> None:
         f"softmax_type {provider.softmax_type!r}": provider.softmax_type != "vanilla",
         "query-key layer scaling": provider.apply_query_key_layer_scaling,
         "fp8 or fp4": provider.fp8 or provider.fp4,
+        "layers of its own kind": getattr(provider, "transformer_layer_spec", None)
+        not in (None, default_layer_spec, gpt_block_spec),
     }
     unsupported = [name for name, used in wanted.items() if used]
     if unsupported:
