@@ -55,6 +55,8 @@ def run(
     tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="vllm: GPUs of one model."),
     base: Path | None = typer.Option(None, "--base", help="ruler, leaderboard_v1, _v2: every task against this model."),
     limit: int | None = typer.Option(None, "--limit", help="ruler, leaderboard_v1, _v2: documents per subtask."),
+    paper: str = typer.Option("", "--paper", help="ruler, leaderboard_v1, _v2: MODEL:STAGE[:MIXTURE], as in compare."),
+    timeout: float = typer.Option(3600.0, "--timeout", help="openai: seconds to wait for one answer, 8 times at most."),
     workers: int = WORKERS,
     output: str = FORMAT,
     json_output: bool = JSON,
@@ -78,15 +80,27 @@ def run(
         folder = model_dir if served else Path(model)
         if folder is None:
             raise InputError("the harness's tasks need the served checkpoint's folder; give --model-dir")
-        _retention(suite, store, folder, base, backend, url, served, tensor_parallel, limit, output, json_output, out)
+        through = {"backend": backend, "url": url, "served": served, "timeout_seconds": timeout}
+        _retention(
+            suite,
+            store,
+            folder,
+            base,
+            paper,
+            {**through, "tensor_parallel": tensor_parallel, "limit": limit},
+            "json" if json_output else output,
+            out,
+        )
         return
+    if base or limit or paper:
+        raise InputError("--base, --limit and --paper of `eval run` belong to ruler and the leaderboards")
     benchmarks = [
         changed(benchmark, temperature, top_p, max_new_tokens, tuple(stop))
         for benchmark in _benchmarks(suite, problems, per_domain, data, option)
     ]
     asking = prompting_of(prompting or ("chat" if suite else "raw"), template, system)
     with GenerationStore(store) as opened:
-        sampler = open_backend(backend, model, asking, opened, url, model_dir, tensor_parallel)
+        sampler = open_backend(backend, model, asking, opened, url, model_dir, tensor_parallel, timeout)
         scores = evaluate(
             sampler,
             benchmarks,
@@ -181,60 +195,27 @@ def compare(
         _show(table, "json" if json_output else output, out, append=number > 0)
 
 
-@app.command()
-def retention(
-    model: Path = typer.Argument(help="Hugging Face folder."),
-    base: Path | None = typer.Option(None, "--base", help="What it was before: every task against it."),
-    tasks: str = typer.Option("lb_v1,lb_v2", "--tasks", help="lb_v1, lb_v2, ruler, or tasks: hellaswag,ruler_32k."),
-    store: Path = STORE,
-    backend: str = typer.Option("hf", "--backend", help="hf, vllm or openai."),
-    url: str = typer.Option("", "--url", help="openai: the server's address up to /v1."),
-    served: str = typer.Option("", "--served", help="openai: the model's name there."),
-    tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="vllm: GPUs of one model."),
-    limit: int | None = typer.Option(None, "--limit", help="Documents per subtask, for a quick look."),
-    output: str = FORMAT,
-    json_output: bool = JSON,
-    out: Path | None = OUT,
-) -> None:
-    """Leaderboard V1, V2, RULER; real losses flagged.  Example: prism eval retention exports/mt --base exports/base"""
-    _retention(tasks, store, model, base, backend, url, served, tensor_parallel, limit, output, json_output, out)
-
-
 def _retention(
     tasks: str,
     store: Path,
     model: Path,
     base: Path | None,
-    backend: str,
-    url: str,
-    served: str,
-    tensor_parallel: int,
-    limit: int | None,
+    paper: str,
+    how: dict[str, Any],
     output: str,
-    json_output: bool,
     out: Path | None,
 ) -> None:
+    from prism_nemo.evaluation.arguments import printed
     from prism_nemo.evaluation.progress import lines
     from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
     from prism_nemo.evaluation.tables import retention_table
 
     chosen = tasks_of(tasks)
-    runs = [
-        run_retention(
-            one,
-            chosen,
-            store,
-            backend=backend,
-            url=url,
-            served=served,
-            tensor_parallel=tensor_parallel,
-            limit=limit,
-            progress=lines(_note),
-        )
-        for one in ([base] if base else []) + [model]
-    ]
-    table = retention_table(retained(runs[0], runs[-1]), alone=base is None)
-    _show(table, "json" if json_output else output, out)
+    theirs = printed(paper) if paper else {}
+    models = [base, model] if base else [model]
+    runs = [run_retention(one, chosen, store, **how, progress=lines(_note)) for one in models]
+    table = retention_table(retained(runs[0], runs[-1]), alone=base is None, printed=theirs)
+    _show(table, output, out)
 
 
 @app.command("held-out")

@@ -1,5 +1,6 @@
 """What the words of `prism eval` mean, checked before any work."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -95,14 +96,18 @@ def compare_tables(
     named = dict(_named(word, store) for word in models)
     if len(named) < len(models):
         raise InputError("two models have the same name; call them NAME=MODEL")
-    printed = {name: _printed(word, name, named) for name, word in (_pair(word, "--paper NAME=ROW") for word in paper)}
+    rows = dict(_pair(word, "--paper NAME=ROW") for word in paper)
+    for name in rows:
+        if name not in named:
+            raise InputError(f"--paper {name}=...: no model of that name is compared; names: {', '.join(named)}")
+    theirs = {name: printed(word) for name, word in rows.items()}
     scores = {
         name: score_store(store, benchmarks, models=[mark], names={mark: name}, **how) for name, mark in named.items()
     }
     if by is not None:
         return [steps_table(choose_steps(_steps(scores), by=by))]
     comparison = compare(scores)
-    return [comparison_table(comparison), *([paper_table(comparison, printed)] if printed else [])]
+    return [comparison_table(comparison), *([paper_table(comparison, theirs)] if theirs else [])]
 
 
 def _named(word: str, store: GenerationStore) -> tuple[str, str]:
@@ -113,12 +118,21 @@ def _named(word: str, store: GenerationStore) -> tuple[str, str]:
     return str(store.described("models")[mark].get("name", mark[:12])), mark
 
 
-def _printed(word: str, name: str, named: Mapping[str, str]) -> dict[str, Printed]:
-    if name not in named:
-        raise InputError(f"--paper {name}=...: no model of that name is compared; names: {', '.join(named)}")
+def printed(word: str) -> dict[str, Printed]:
+    """The paper's numbers of MODEL:STAGE[:MIXTURE]: those of its main tables, and of Tables 4 and 7 what those lack."""
     model, _, rest = word.partition(":")
     stage, _, mixture = rest.partition(":")
-    return paper_scores(model, stage, mixture or ("mcs>mcs" if stage == "mt_rl" else "mcs"))
+    mixture = mixture or ("mcs>mcs" if stage == "mt_rl" else "mcs")
+    found: dict[str, Printed] = {}
+    for table in ("Table 7", "Table 4"):  # RULER, single leaderboard tasks
+        with contextlib.suppress(InputError):
+            found |= paper_scores(model, stage, mixture, table)
+    try:
+        return found | paper_scores(model, stage, mixture)
+    except InputError:
+        if not found:
+            raise
+        return found
 
 
 def _steps(scores: Mapping[str, Sequence[Score]]) -> dict[int, Sequence[Score]]:

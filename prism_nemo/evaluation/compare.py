@@ -35,13 +35,14 @@ class Comparison:
     panels: Mapping[str, tuple[str, ...]]
     """Average -> its members."""
     protocols: Mapping[str, str]
-    """Benchmark -> "k=64, 30 questions"."""
+    """Benchmark -> "k=64, 30 questions, temperature 0.6, top-p 0.95, at most 32,768 tokens; asked raw"."""
 
 
 def compare(models: Mapping[str, Sequence[Score]]) -> Comparison:
     """Compare models, name -> scores. Raises InputError when two of them were asked differently.
 
-    All models must have the same benchmarks, each under one protocol and k: otherwise a difference means nothing.
+    All models must have the same benchmarks, each with the same sampling and k: otherwise a difference means nothing.
+    The prompting may differ, as of a base and a model that chats; the table says how each was asked.
     """
     if len(models) < 1 or not all(models.values()):
         empty = [name for name, scores in models.items() if not scores]
@@ -70,7 +71,7 @@ def compare(models: Mapping[str, Sequence[Score]]) -> Comparison:
         models=tuple(tables),
         rows=rows,
         panels={label: tuple(shares) for label, shares in weights.items()},
-        protocols={name: f"k={score.k}, {score.questions} questions" for name, score in first.items()},
+        protocols={name: _protocol(name, tables) for name in first},
     )
 
 
@@ -99,8 +100,30 @@ def _check_same(first_name: str, first: Mapping[str, Score], name: str, table: M
                 f"{benchmark}: {first_name} has k={left.k} of {left.task}, {name} k={right.k} of {right.task}; "
                 "only equal protocols are compared"
             )
+        if left.asked and right.asked and left.asked.sampling != right.asked.sampling:
+            raise InputError(
+                f"{benchmark}: {first_name} was sampled with {_sampled(left)}, {name} with {_sampled(right)}; "
+                "only equal protocols are compared"
+            )
         if set(left.question_scores) != set(right.question_scores):
             raise InputError(f"{benchmark}: {first_name} and {name} have samples of different questions; finish both")
+
+
+def _sampled(score: Score) -> str:
+    if score.asked is None:
+        return "unknown sampling"
+    found = score.asked.sampling
+    stop = f", stop {', '.join(map(repr, found.stop))}" if found.stop else ""
+    return f"temperature {found.temperature:g}, top-p {found.top_p:g}, at most {found.max_new_tokens:,} tokens{stop}"
+
+
+def _protocol(benchmark: str, tables: Mapping[str, Mapping[str, Score]]) -> str:
+    scores = {name: table[benchmark] for name, table in tables.items()}
+    first = next(iter(scores.values()))
+    modes = {name: score.asked.prompting.mode if score.asked else "unknown" for name, score in scores.items()}
+    alike = len(set(modes.values())) == 1
+    asked = modes.popitem()[1] if alike else ", ".join(f"{name} {mode}" for name, mode in modes.items())
+    return f"k={first.k}, {first.questions} questions, {_sampled(first)}; asked {asked}"
 
 
 def _cell(first: Score, score: Score) -> Cell:

@@ -157,6 +157,7 @@ def run_retention(
     url: str = "",
     served: str = "",
     tensor_parallel: int = 1,
+    timeout_seconds: float = 3600.0,
     limit: int | None = None,
     task_folder: Path | None = None,
     progress: Progress = lambda what, done, total: None,
@@ -172,7 +173,7 @@ def run_retention(
     model_files(model_dir)
     _no_remote_code(model_dir)
     work = functools.partial(apart, _run) if backend == "vllm" else _run
-    through = (backend, url, served, tensor_parallel)
+    through = (backend, url, served, tensor_parallel, timeout_seconds)
     return work(model_dir, tasks, folder, *through, limit, task_folder, progress=progress)
 
 
@@ -184,6 +185,7 @@ def _run(
     url: str,
     served: str,
     tensor_parallel: int,
+    timeout_seconds: float,
     limit: int | None,
     task_folder: Path | None,
     *,
@@ -201,7 +203,8 @@ def _run(
             from prism_nemo.evaluation.harness import Harness
 
             asking = Prompting()
-            model = open_backend(backend, served or str(model_dir), asking, store, url, model_dir, tensor_parallel)
+            name = served or str(model_dir)
+            model = open_backend(backend, name, asking, store, url, model_dir, tensor_parallel, timeout_seconds)
             harness = Harness(model, model_dir, store, home, task_folder=task_folder, progress=progress)
             for task, place in zip(tasks, places, strict=True):
                 if not place.is_file():

@@ -1,8 +1,7 @@
 """Sampling into the store: what is missing, and only that."""
 
-import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,10 +53,10 @@ class Backend(Protocol):
         """Refuse what cannot work (InputError), e.g. a context too small, before anything is sampled."""
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Request]]:
-        """Cut the work into pieces that are sampled together."""
+        """Cut the work into the pieces that `complete` begins at once."""
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
-        """Sample a piece; yields samples as soon as they are finished."""
+    def complete(self, pieces: Iterable[Sequence[Request]], sampling: Sampling) -> Iterator[list[Sample]]:
+        """Sample; takes a piece when it has room for it, yields samples as soon as they are finished."""
 
     def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
         """(place in `pairs`, likelihood), as soon as each is known."""
@@ -101,8 +100,9 @@ def generate(
 ) -> Generated:
     """Bring the store to k samples of every question: question id -> user's message.
 
-    `shard` (i, n) takes every n-th missing sample from the i-th, for array tasks. Processes that run the same work
-    without shards share it too: each takes the pieces in its own order and leaves out what another one has finished.
+    `shard` (i, n) takes every n-th missing sample from the i-th, for array tasks: nothing is sampled twice. Processes
+    that run the same work without shards share it too: each takes the pieces in its own order and leaves out what
+    another one has finished; only what several begin at once, a piece or two, is sampled twice and kept once.
     `progress(done, total)` counts the samples asked for. Raises InputError for work that cannot succeed.
     """
     if not messages:
@@ -118,15 +118,20 @@ def generate(
     finished = done.found
     progress(finished, len(mine))
     pieces = backend.batches(requests, sampling)
-    random.Random(os.getpid()).shuffle(pieces)
-    for piece in pieces:
-        store.refresh()
-        missing = {key.digest for key in store.missing(request.key for request in piece)}
-        todo = [request for request in piece if request.key.digest in missing]
-        finished += len(piece) - len(todo)
-        for samples in backend.complete(todo, sampling) if todo else ():
-            done.sampled += store.append(samples)
-            finished += len(samples)
-            progress(finished, len(mine))
+    random.SystemRandom().shuffle(pieces)  # another order in every process, also in containers with equal process ids
+
+    def unfinished() -> Iterator[list[Request]]:
+        nonlocal finished
+        for piece in pieces:
+            store.refresh()
+            missing = {key.digest for key in store.missing(request.key for request in piece)}
+            finished += len(piece) - len(missing)
+            if missing:
+                yield [request for request in piece if request.key.digest in missing]
+
+    for samples in backend.complete(unfinished(), sampling):
+        done.sampled += store.append(samples)
+        finished += len(samples)
+        progress(finished, len(mine))
     done.failures = dict(backend.failures)
     return done

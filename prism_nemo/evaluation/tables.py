@@ -164,24 +164,34 @@ def steps_table(chosen: Mapping[str, Mapping[str, tuple[int, float]]]) -> Table:
     )
 
 
-def retention_table(rows: Sequence[Retained], *, alone: bool = False) -> Table:
-    """Task by task against the base; `alone`: there is no base, only scores."""
+def retention_table(
+    rows: Sequence[Retained], *, alone: bool = False, printed: Mapping[str, Printed] | None = None
+) -> Table:
+    """Task by task against the base; `alone`: there is no base, only scores. `printed`: task -> the paper's score."""
+    theirs = printed or {}
     cells = [
         (
             row.name,
             _score(row.tuned),
             *(() if alone else (_score(row.base), _difference_text(row.difference), "LOST" if row.lost else "")),
+            *(_beside(row, theirs.get(row.name)) if printed else ()),
         )
         for row in rows
     ]
     records: list[dict[str, Any]] = [
         {"task": row.name, "score": _plain(row.tuned), "cut": row.cut}
         | ({} if alone else {"base": _plain(row.base), "difference": _plain(row.difference), "lost": row.lost})
+        | ({"paper_percent": theirs[row.name].value, "table": theirs[row.name].table} if row.name in theirs else {})
         for row in rows
     ]
     return Table(
         title="Retention",
-        columns=("task", "score %", *(() if alone else ("base %", "difference", ""))),
+        columns=(
+            "task",
+            "score %",
+            *(() if alone else ("base %", "difference", "")),
+            *(("paper's %", "ours - paper's") if printed else ()),
+        ),
         rows=tuple(cells),
         notes=(
             INTERVAL.replace("questions", "documents"),
@@ -191,6 +201,10 @@ def retention_table(rows: Sequence[Retained], *, alone: bool = False) -> Table:
         ),
         records=records,
     )
+
+
+def _beside(row: Retained, theirs: Printed | None) -> tuple[str, str]:
+    return ("-", "-") if theirs is None else (f"{theirs.value:.2f}", f"{row.tuned.value * 100 - theirs.value:+.2f}")
 
 
 def to_markdown(table: Table) -> str:

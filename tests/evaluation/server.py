@@ -67,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, b"<html>gateway says hello")
         elif fault == "empty":
             self.reply(200, {"choices": []})
+        elif fault == "odd":
+            self.reply(200, {"choices": ["x"]})
         elif fault == "hang":
             time.sleep(3)
         elif fault == "close":

@@ -72,6 +72,7 @@ def test_held_out(pico, tmp_path):
         (["run", "nowhere", "--suite", "leaderboard_v1"], "nowhere is no directory"),
         (["run", "nowhere", "--suite", "ruler,aime24"], "unknown retention task 'aime24'"),
         (["run", "nowhere", "--suite", "ruler", "--prompting", "chat"], "are asked raw"),
+        (["run", "nowhere", "--suite", "aime24", "--paper", "granite-3.3-8b:mt"], "belong to ruler"),
         (["run", "name", "--suite", "ruler", "--backend", "openai"], "give --model-dir"),
     ],
 )

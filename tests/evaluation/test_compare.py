@@ -11,6 +11,7 @@ from prism_nemo.errors import InputError
 from prism_nemo.evaluation.averages import average_weights
 from prism_nemo.evaluation.compare import choose_steps, compare
 from prism_nemo.evaluation.paper import paper_scores, records
+from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import score_interval
 from prism_nemo.evaluation.suites import PAPER
@@ -27,6 +28,7 @@ def score(name, benchmark, shares, **changes):
         "task": f"{benchmark}@1",
         "domain": DOMAIN.get(benchmark, "math"),
         "protocol": "p",
+        "asked": Protocol(sampling=Sampling(), prompting=Prompting()),
         "held_out": benchmark == "aime26",
         "questions": len(shares),
         "k": 4,
@@ -85,6 +87,10 @@ def test_differences_are_paired_and_significant_where_they_are():
     ("change", "message"),
     [
         ({"k": 8}, "k=4 of aime24@1, b k=8"),
+        (
+            {"asked": Protocol(sampling=Sampling(temperature=0.6), prompting=Prompting())},
+            "temperature 1, .* b with temperature 0.6, .* only equal protocols",
+        ),
         ({"task": "aime24@2"}, "aime24@2"),
         ({"question_scores": {"q0": 1.0}}, "samples of different questions"),
     ],

@@ -70,6 +70,13 @@ def plain(model, tokenizer, message, sampling, stream):
     return ids[prompt:], total / (len(ids) - prompt)
 
 
+def complete(backend, requests, sampling, pieces=None):
+    """Samples in the order of the requests."""
+    found = {s.digest: s for batch in backend.complete(pieces or [requests], sampling) for s in batch}
+    assert len(found) == len(requests)
+    return [found[request.key.digest] for request in requests]
+
+
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(
     "sampling",
@@ -80,7 +87,7 @@ def test_a_padded_batch_equals_plain_decoding(pico, base, sampling):
     backend = HfBackend(pico(base))
     model = one_chunk(AutoModelForCausalLM.from_pretrained(pico(base), dtype=torch.float32)).eval()
     requests = requests_for(MESSAGES)
-    (samples,) = backend.complete(requests, sampling)
+    samples = complete(backend, requests, sampling)
     for request, sample in zip(requests, samples, strict=True):
         stream = hf._stream(request, sampling) if sampling.temperature else np.zeros(sampling.max_new_tokens)
         tokens, nll = plain(model, backend.tokenizer, request.message, sampling, stream)
@@ -102,8 +109,7 @@ def test_prompts_beyond_the_scans_memory_are_read_exactly(pico, base, monkeypatc
     if base == "nemotron_h_8b":
         assert backend.reader.scan.prepare(80)[0] < 80
         assert len(pieces) > 1
-    samples = [sample for piece in pieces for batch in backend.complete(piece, sampling) for sample in batch]
-    assert len(samples) == len(requests)
+    samples = complete(backend, requests, sampling, pieces)
     messages = {request.key.digest: request.message for request in requests}
     for sample in samples:
         tokens, nll = plain(model, backend.tokenizer, messages[sample.digest], sampling, np.zeros(8))
@@ -115,8 +121,8 @@ def test_a_sample_is_the_same_alone_and_in_company(pico, monkeypatch):
     backend = HfBackend(pico("granite_3_3_8b"))
     sampling = Sampling(temperature=1.0, max_new_tokens=30)
     requests = requests_for(MESSAGES, k=8)
-    (together,) = backend.complete(requests, sampling)
-    alone = [sample for request in requests for batch in backend.complete([request], sampling) for sample in batch]
+    together = complete(backend, requests, sampling)
+    alone = complete(backend, requests, sampling, [[request] for request in requests])
     assert [sample.text for sample in together] == [sample.text for sample in alone]
     assert len({sample.text for sample in together[:8]}) > 1
     monkeypatch.setattr(hf, "PIECE_TOKENS", 150)
@@ -124,13 +130,8 @@ def test_a_sample_is_the_same_alone_and_in_company(pico, monkeypatch):
     pieces = backend.batches(requests, sampling)
     assert max(len(piece) * len(backend.tokenizer.encode(piece[-1].message)) for piece in pieces) <= 150
     assert len(pieces) > 4
-    few = {
-        sample.digest: sample.text
-        for piece in pieces
-        for batch in backend.complete(piece, sampling)
-        for sample in batch
-    }
-    assert few == {sample.digest: sample.text for sample in together}
+    few = complete(backend, requests, sampling, pieces)
+    assert [sample.text for sample in few] == [sample.text for sample in together]
 
 
 def test_draws_follow_the_distribution():
@@ -145,12 +146,21 @@ def test_draws_follow_the_distribution():
     assert set(kept.tolist()) == {0, 2}
 
 
+def test_rows_are_handed_over_as_they_end(pico):
+    backend = HfBackend(pico("llama_3_1_8b"))
+    requests, sampling = requests_for(MESSAGES, k=8), Sampling(temperature=1.0, max_new_tokens=60)
+    handed = [[sample.tokens for sample in batch] for batch in backend.complete([requests], sampling)]
+    assert len(handed) > 1
+    assert sum(map(len, handed)) == len(requests)
+    assert [batch[0] for batch in handed] == sorted({tokens for batch in handed for tokens in batch})
+
+
 def test_stop_texts_end_a_completion_and_are_no_part_of_it(pico):
     backend = HfBackend(pico("llama_3_1_8b"))
-    (free,) = backend.complete(requests_for(MESSAGES, k=1), Sampling(temperature=0, max_new_tokens=40))
+    free = complete(backend, requests_for(MESSAGES, k=1), Sampling(temperature=0, max_new_tokens=40))
     mark = free[0].text[2:4]
     sampling = Sampling(temperature=0, max_new_tokens=40, stop=(mark,))
-    (stopped,) = backend.complete(requests_for(MESSAGES, k=1), sampling)
+    stopped = complete(backend, requests_for(MESSAGES, k=1), sampling)
     assert stopped[0].text == free[0].text[: free[0].text.index(mark)]
     assert stopped[0].finish == "stop"
 

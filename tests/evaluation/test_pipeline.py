@@ -35,8 +35,8 @@ def counted(monkeypatch):
     made = []
     plain = HfBackend.complete
 
-    def complete(self, requests, sampling):
-        for samples in plain(self, requests, sampling):
+    def complete(self, pieces, sampling):
+        for samples in plain(self, pieces, sampling):
             made.extend(samples)
             yield samples
 
@@ -78,6 +78,30 @@ def test_shards_share_the_work_and_change_nothing(pico, problems, tmp_path):
     assert texts[0] == texts[1]
     assert [score.question_scores for score in shared] == [score.question_scores for score in alone]
     assert shared[0].nll == pytest.approx(alone[0].nll, rel=1e-5)
+
+
+def test_what_another_process_finished_meanwhile_is_left_out(pico, problems, tmp_path, monkeypatch):
+    benchmark = file_benchmarks(problems)[0]
+    with GenerationStore(tmp_path / "alone") as store:
+        evaluate(HfBackend(pico("llama_3_1_8b")), benchmark, store, k=8, sampling=SHORT)
+        others = store.samples()
+    plain = HfBackend.complete
+
+    def complete(self, pieces, sampling):
+        for number, samples in enumerate(plain(self, pieces, sampling)):
+            yield samples
+            if number == 0:
+                with GenerationStore(tmp_path / "shared") as other:
+                    other.append(others)
+
+    monkeypatch.setattr(HfBackend, "complete", complete)
+    made = counted(monkeypatch)
+    with GenerationStore(tmp_path / "shared") as store:
+        backend = HfBackend(pico("llama_3_1_8b"), batch_rows=4)
+        (score,) = evaluate(backend, benchmark, store, k=8, sampling=SHORT)
+        assert len(store) == 48
+    assert score.complete
+    assert 4 <= len(made) <= 8
 
 
 def test_a_model_that_answers_right_scores_right(pico, problems, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation import retention as r
+from prism_nemo.evaluation.arguments import printed
 from prism_nemo.evaluation.paper import records
 from prism_nemo.evaluation.tables import FORMATS, retention_table
 
@@ -34,6 +35,8 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     assert rows["lb_v1_avg"].tuned.value == pytest.approx(np.mean([v.mean() for v in lost.values()]))
     text = FORMATS["markdown"](retention_table(list(rows.values())))
     assert text.count("LOST |") == 1
+    beside = FORMATS["markdown"](retention_table(list(rows.values()), printed=printed("granite-3.3-8b:mt:mcs")))
+    assert f"| 78.12 | {100 * rows['hellaswag'].tuned.value - 78.12:+.2f} |" in beside
     cut = [scores("arc", [1, 0], cut=3)]
     assert "arc: 6 prompts did not fit" in FORMATS["terminal"](retention_table(r.retained(cut, cut)))
     for other in (scores("arc", [1, 0, 1]), scores("arc", [1, 0], harness_version="1")):
@@ -53,6 +56,14 @@ def test_normalisation_and_parts():
     for renamed in ([], [{key: row[key] for key in row if key != "acc_norm"} for row in rows]):
         with pytest.raises(InputError, match="gave no acc"):
             r._scores(task, "m", {"a": renamed}, "0")
+
+
+def test_the_papers_rulers_and_tasks_are_found_by_the_same_words():
+    assert printed("granite-3.3-8b:mt:mc")["ruler_128k"].value == 6.46
+    assert printed("granite-3.3-8b:base")["hellaswag"].value == 83.46
+    assert printed("granite-3.3-8b:mt")["gpqa_diamond"].table == "Table 6"
+    with pytest.raises(InputError, match="has no row"):
+        printed("granite-3.3-8b:mt:none")
 
 
 @pytest.mark.slow

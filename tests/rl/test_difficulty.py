@@ -37,8 +37,8 @@ class Scripted:
     def batches(self, requests, sampling):
         return [list(requests)]
 
-    def complete(self, requests, sampling):
-        for request in requests:
+    def complete(self, pieces, sampling):
+        for request in (request for piece in pieces for request in piece):
             if self.die_after is not None and self.asked >= self.die_after:
                 raise KeyboardInterrupt
             self.asked += 1

@@ -18,9 +18,10 @@ def open_backend(
     url: str = "",
     model_dir: Path | None = None,
     tensor_parallel: int = 1,
-    timeout_seconds: float | None = None,
+    timeout_seconds: float = 3600.0,
 ) -> Backend:
-    """The backend of a name; `model` is a Hugging Face directory, or the name at `url`. Raises InputError."""
+    """The backend of a name; `model` is a Hugging Face directory, or the name at `url`, which is given up on after
+    `timeout_seconds` of silence and asked again. Raises InputError."""
     from prism_nemo.evaluation.identity import model_facts
 
     if name not in BACKENDS:
@@ -32,7 +33,7 @@ def open_backend(
         from prism_nemo.evaluation.backends.openai import OpenAiBackend
 
         facts = model_facts(model_dir, known) if model_dir else None
-        return OpenAiBackend(url, model, prompting, model_dir=model_dir, facts=facts)
+        return OpenAiBackend(url, model, prompting, model_dir=model_dir, facts=facts, timeout_seconds=timeout_seconds)
     facts = model_facts(Path(model), known)
     if name == "vllm":
         from prism_nemo.evaluation.backends.vllm import VllmBackend

@@ -5,7 +5,7 @@ is masked out of attention and of Mamba's state. Prompts are read once and their
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ class HfBackend:
         return pieces
 
     @torch.inference_mode()
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
-        started = time.monotonic()
-        prompts = [self.tokenizer.encode(request.message) for request in requests]
-        rows = self._decode(prompts, [_stream(request, sampling) for request in requests], sampling)
-        seconds = (time.monotonic() - started) / len(requests)
-        yield [self._sample(request, row, sampling, seconds) for request, row in zip(requests, rows, strict=True)]
+    def complete(self, pieces: Iterable[Sequence[Request]], sampling: Sampling) -> Iterator[list[Sample]]:
+        for requests in pieces:
+            begun = time.monotonic()
+            prompts = [self.tokenizer.encode(request.message) for request in requests]
+            streams = [_stream(request, sampling) for request in requests]
+            for ended in self._decode(prompts, streams, sampling):
+                seconds = (time.monotonic() - begun) / len(requests)
+                yield [self._sample(requests[place], row, sampling, seconds) for place, row in ended]
 
     def _sample(self, request: Request, row: "_Row", sampling: Sampling, seconds: float) -> Sample:
         text, _ = self.tokenizer.decode(row.tokens, sampling.stop)
@@ -92,7 +94,10 @@ class HfBackend:
             backend=self.name,
         )
 
-    def _decode(self, prompts: list[list[int]], streams: list[np.ndarray], sampling: Sampling) -> list["_Row"]:
+    def _decode(
+        self, prompts: list[list[int]], streams: list[np.ndarray], sampling: Sampling
+    ) -> Iterator[list[tuple[int, "_Row"]]]:
+        """Rows with their places, as they end."""
         rows = [_Row() for _ in prompts]
         draws = torch.from_numpy(np.stack(streams)).to(self.device)
         logits, cache, mask = self.reader.read(prompts)
@@ -100,16 +105,20 @@ class HfBackend:
         active = torch.arange(len(prompts), device=self.device)
         for step in range(sampling.max_new_tokens):
             tokens, nll = _draw(logits, draws[active, min(step, draws.shape[1] - 1)], sampling)
-            going = self._note(rows, active.tolist(), tokens.tolist(), nll.tolist(), sampling)
-            if not any(going) or step + 1 == sampling.max_new_tokens:
-                break
-            if not all(going):
+            places = active.tolist()
+            going = self._note(rows, places, tokens.tolist(), nll.tolist(), sampling)
+            last = step + 1 == sampling.max_new_tokens
+            ended = [(place, rows[place]) for place, goes in zip(places, going, strict=True) if last or not goes]
+            if ended:
+                yield ended
+            if len(ended) == len(places):
+                return
+            if ended:
                 keep = torch.tensor([i for i, goes in enumerate(going) if goes], device=self.device)
                 active, tokens, mask = active[keep], tokens[keep], mask[keep]
                 cache.reorder_cache(keep)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self.reader.step(tokens[:, None], mask, cache)[:, -1]
-        return rows
 
     def _note(
         self, rows: list["_Row"], active: list[int], tokens: list[int], nll: list[float], sampling: Sampling

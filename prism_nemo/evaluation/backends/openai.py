@@ -5,12 +5,13 @@ JSON) is tried again with growing pauses; what cannot (no such model, no access)
 prompt alone (400) is recorded and its sample stays missing.
 """
 
+import itertools
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
 from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
-PIECE = 4096
+PIECE = 64
 """Requests between two looks at what other processes have finished."""
 FINAL = {401: "refuses the key (PRISM_API_KEY)", 403: "refuses access", 404: "does not know the model or the address"}
 HOPELESS = 8
@@ -94,11 +95,16 @@ class OpenAiBackend:
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Request]]:
         return [list(requests[i : i + PIECE]) for i in range(0, len(requests), PIECE)]
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
+    def complete(self, pieces: Iterable[Sequence[Request]], sampling: Sampling) -> Iterator[list[Sample]]:
+        coming = itertools.chain.from_iterable(pieces)
+        waiting: set[Future[Sample | None]] = set()
         with ThreadPoolExecutor(self._concurrency) as pool:
-            waiting = {pool.submit(self._one, request, sampling) for request in requests}
             try:
-                while waiting:
+                while True:
+                    room = itertools.islice(coming, self._concurrency - len(waiting))
+                    waiting |= {pool.submit(self._one, request, sampling) for request in room}
+                    if not waiting:
+                        return
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield [sample for sample in (future.result() for future in done) if sample is not None]
             finally:
@@ -158,7 +164,7 @@ class OpenAiBackend:
                 if 400 <= answer.status_code < 500 and answer.status_code not in (408, 409, 425, 429):
                     break
                 pause = _retry_after(answer)
-            except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError) as error:
+            except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
                 reason, pause = f"{type(error).__name__}: {error}", 0.0
             self._stop.wait(max(pause, min(60.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)))
         else:

@@ -1,7 +1,8 @@
 """Sampling with vLLM in this process, for GPUs. Finished samples come out one by one, not at the end of a batch."""
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.sample import Sample
 from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 
-PIECE = 8192
-"""Requests handed to the engine at once; it schedules them itself."""
+PIECE = 64
+"""Requests between two looks at what other processes have finished."""
+AT_ONCE = 1024
+"""Requests that the engine has; it schedules them itself."""
 UNBOUND = 1 << 18
 """Context in tokens that the engine is made for where the model has no rotary positions: vLLM goes by the
 `max_position_embeddings` of its config.json, which bounds nothing there."""
@@ -49,16 +52,21 @@ class VllmBackend:
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Request]]:
         return [list(requests[i : i + PIECE]) for i in range(0, len(requests), PIECE)]
 
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
-        started = time.monotonic()
-        waiting = {request.key.digest: request for request in requests}
-        for digest, request in waiting.items():
-            prompt = {"prompt_token_ids": self.tokenizer.encode(request.message)}
-            self._engine.add_request(digest, prompt, self._parameters(request, sampling))
-        while self._engine.has_unfinished_requests():
-            finished = [output for output in self._engine.step() if output.finished]
-            now = time.monotonic() - started
-            yield [self._sample(waiting[output.request_id], output.outputs[0], sampling, now) for output in finished]
+    def complete(self, pieces: Iterable[Sequence[Request]], sampling: Sampling) -> Iterator[list[Sample]]:
+        coming = itertools.chain.from_iterable(pieces)
+        waiting: dict[str, tuple[Request, float]] = {}
+        while True:
+            for request in itertools.islice(coming, AT_ONCE - len(waiting)):
+                prompt = {"prompt_token_ids": self.tokenizer.encode(request.message)}
+                self._engine.add_request(request.key.digest, prompt, self._parameters(request, sampling))
+                waiting[request.key.digest] = request, time.monotonic()
+            if not waiting:
+                return
+            finished = [(output, *waiting.pop(output.request_id)) for output in self._engine.step() if output.finished]
+            now = time.monotonic()
+            yield [
+                self._sample(request, output.outputs[0], sampling, now - begun) for output, request, begun in finished
+            ]
 
     def likelihoods(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Likelihood]]:
         from vllm import SamplingParams
