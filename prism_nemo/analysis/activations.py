@@ -16,6 +16,7 @@ import torch
 
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.evaluation.backends.hf_model import Scan
+from prism_nemo.models import nemotron_h
 
 
 def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
@@ -49,12 +50,10 @@ def pooled_states(
     """Write the mean over tokens of every hidden state as [states, inputs, width] float32 to `out` (.npy).
 
     `encoded`: token ids, one input at a time (batch size 1, so padding cannot matter). Means are taken in fp64.
-    Raises PrismError naming input and state when a state is not finite, and InputError for inputs longer than what
-    transformers reads rightly on this device (Nemotron-H without its kernels).
+    Raises PrismError naming input and state when a state is not finite.
     """
     layers, norm = _parts(model)
     scan = Scan(model, model.device)
-    _refuse_long(scan, model, max(map(len, encoded)))
     partial = out.with_suffix(".partial.npy")
     states: Any = None
     for index, ids in enumerate(encoded):
@@ -71,15 +70,6 @@ def pooled_states(
             on_input(index)
     states.flush()
     return partial.rename(out)
-
-
-def _refuse_long(scan: Scan, model: Any, longest: int) -> None:
-    fits, _ = scan.prepare(longest)
-    if fits < longest:
-        raise InputError(
-            f"{model.name_or_path}: without mamba-ssm's kernels transformers reads {type(model).__name__} rightly "
-            f"up to {fits} tokens only, the longest input has {longest}; --max-tokens {fits}, or a GPU with the kernels"
-        )
 
 
 def _one_input(model: Any, layers: Any, norm: Any, ids: Sequence[int]) -> list[np.ndarray]:
@@ -142,7 +132,7 @@ def loaded(folder: Path, *, dtype: str | None = None) -> Iterator[Any]:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False)
-    model.eval()
+    nemotron_h.mend(model).eval()
     if torch.cuda.is_available():
         model.cuda()
     try:

@@ -1,7 +1,7 @@
 """Scaled rotary positions as config.json says, where Megatron-Bridge 0.6.2 would drop them or fail.
 
-Bridge reads llama3 for LLaMA alone, with fixed constants, and yarn for few; a dropped scaling changes numbers without an
-error. Here transformers computes the frequencies and Megatron-Core takes them.
+Bridge reads llama3 for LLaMA alone, with fixed constants, and yarn for few; a dropped scaling changes numbers without
+an error. Here transformers computes the frequencies and Megatron-Core takes them.
 """
 
 import copy

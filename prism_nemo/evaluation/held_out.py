@@ -60,7 +60,7 @@ def held_out_loss(
     model = load_model(model_dir, target, "auto")
     window = min(window, getattr(model.config, "max_position_embeddings", None) or window)
     scan = Scan(model, target)
-    window, rows = min(window, scan.prepare(window)[0]), scan.prepare(window)[1]
+    rows = scan.prepare(window)
     pieces = [
         (number, document[start : start + window])
         for number, document in enumerate(tokens)

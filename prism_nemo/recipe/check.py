@@ -60,7 +60,7 @@ def _check_training(name: str, part: Training, recipe: Recipe) -> None:
         )
     if part.document_attention and (part.micro_batch > 1 or context > 1):
         raise InputError(
-            f"{name}.document_attention keeps documents apart in one sequence on one rank: set {name}.micro_batch=1 and "
+            f"{name}.document_attention keeps documents apart on one rank only: set {name}.micro_batch=1 and "
             f"{name}.context=1 (now {part.micro_batch} and {context})"
         )
     _check_patterns(name, part.trainable)

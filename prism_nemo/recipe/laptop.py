@@ -12,7 +12,7 @@ LONG_LENGTH = 1024
 """Of the base, which mid-training's sequences make it forget, and of long-context training."""
 LEARNING_RATE = 3e-3
 VOCAB_SIZE = 512
-SIZES = {"hidden": 128, "layers": 3, "heads": 4, "ffn": 384, "init_std": 0.09, "chunk": 144}
+SIZES = {"hidden": 128, "layers": 3, "heads": 4, "ffn": 384, "init_std": 0.09, "chunk": 64}
 """Of the pico model; `prism_nemo.models.pico` fills in the rest of the family's structure."""
 
 

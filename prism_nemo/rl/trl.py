@@ -14,6 +14,7 @@ from typing import Any
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.errors import InputError
+from prism_nemo.models import nemotron_h
 from prism_nemo.models.pico import use_published_names
 from prism_nemo.rl.job import RLJob, draw
 from prism_nemo.rl.judge import judge, longest_prompt
@@ -71,18 +72,11 @@ def _refuse(job: RLJob, order: Sequence[Problem]) -> None:
         raise InputError("TRL has no dynamic sampling; set rl.dynamic_sampling=false or use the nemo_rl engine")
     if job.rollouts_per_pass and job.rollouts_per_step % job.rollouts_per_pass:
         raise InputError(f"rl.rollouts_per_pass must divide the {job.rollouts_per_step} rollouts of a step")
-    config = json.loads((Path(job.model) / "config.json").read_text())
     longest = longest_prompt(order, _tokenizer(job.model))
     if longest + job.max_new_tokens > job.max_tokens:
         raise InputError(
             f"the longest prompt has {longest} tokens; with rl.max_new_tokens={job.max_new_tokens} that is more than "
             f"rl.max_tokens={job.max_tokens}"
-        )
-    chunk = config.get("chunk_size", 0)
-    if config.get("model_type") == "nemotron_h" and longest + job.max_new_tokens > chunk:
-        raise InputError(
-            f"{job.model}: transformers computes Nemotron-H wrongly on a CPU beyond one chunk ({chunk} tokens); the "
-            f"longest prompt ({longest}) and rl.max_new_tokens ({job.max_new_tokens}) exceed it"
         )
 
 
@@ -107,7 +101,7 @@ def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None
     _quiet()
     tokenizer = _tokenizer(job.model)
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32, trust_remote_code=False)
-    _decode_padded_rows_right(model)
+    _decode_padded_rows_right(nemotron_h.mend(model))
     last = _last_whole_checkpoint(folder / "trainer")
     progress = Progress(folder / "progress.jsonl", steps_done=_step(last))
     trainer = GRPOTrainer(

@@ -33,7 +33,7 @@ def token_nats(model, ids):
 
 @pytest.mark.parametrize("base", ["granite_3_3_8b", "mistral_7b", "granite_4_0_h_micro", "nemotron_h_8b"])
 def test_scores_equal_plain_forward_passes(pico, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_model, "SCAN_BYTES", 1 << 20)  # Nemotron-H: the longer prompts are read on token by token
+    monkeypatch.setattr(hf_model, "SCAN_BYTES", 1 << 20)  # of the scan of Granite-4-H
     model, tokenizer = plain_model(pico(base)), AutoTokenizer.from_pretrained(pico(base))
     questions = needle_questions(pico(base), LENGTHS, per_length=6, facts=2, alternatives=4)
     documents = [question.prompt for question in questions if question.length == 150]

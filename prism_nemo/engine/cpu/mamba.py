@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
-from prism_nemo.engine.cpu.ssd import ssd_scan
+from prism_nemo.models.ssd import ssd_scan
 
 
 def lend() -> list[str]:

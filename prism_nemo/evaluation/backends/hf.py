@@ -65,8 +65,7 @@ class HfBackend:
         for request in ordered:
             here = length[request.message]
             rows = min(self.batch_rows, PIECE_TOKENS // here)
-            full = not pieces or len(pieces[-1]) >= rows
-            if full or not self.reader.scan.may_share(length[pieces[-1][0].message], here):
+            if not pieces or len(pieces[-1]) >= rows:
                 pieces.append([])
             pieces[-1].append(request)
         return pieces

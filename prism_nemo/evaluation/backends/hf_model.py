@@ -8,47 +8,39 @@ from typing import Any
 import torch
 
 from prism_nemo.errors import InputError
+from prism_nemo.models import nemotron_h
 
 SCAN_BYTES = 512 << 20
-"""Limit for the temporary tensor of the plain-torch Mamba scan while prompts are read."""
+"""Limit for the temporary tensor of transformers' plain-torch Mamba scan while prompts are read."""
 WIDE = 1 << 30
 SHORT_CHUNK = 64
-"""Tokens per chunk of that scan where several chunks are right (not in Nemotron-H)."""
+"""Tokens per chunk of that scan."""
 
 
 class Scan:
-    """How long prompts may be read by transformers' plain-torch Mamba scan.
+    """How prompts may be read by a model with Mamba layers.
 
-    The scan needs chunk^2 * heads * state numbers per row, padded to a full chunk, so the chunk is made as short as the
-    prompts. transformers 5.12.1 mixes up chunks in Nemotron-H (modeling_nemotron_h.py:530): there everything is read
-    as one chunk, and what does not fit into it token by token, unpadded.
+    transformers' plain-torch scan needs chunk^2 * heads * state numbers per row, padded to a full chunk; Nemotron-H has
+    one of our own (`prism_nemo.models.nemotron_h`).
     """
 
     def __init__(self, model: Any, device: torch.device) -> None:
+        mamba = [module for module in model.modules() if hasattr(module, "A_log") and hasattr(module, "chunk_size")]
         kernels = device.type == "cuda" and _importable("mamba_ssm") and _importable("causal_conv1d")
-        self._mixers = (
-            [] if kernels else [m for m in model.modules() if hasattr(m, "A_log") and hasattr(m, "chunk_size")]
-        )
-        self._one_chunk = model.config.model_type not in ("granitemoehybrid", "bamba", "mamba2", "falcon_h1")
+        ours = [] if kernels else nemotron_h.mixers(model)
+        self._mixers = [] if kernels or ours else mamba
         self._pair_bytes = max((mixer.num_heads * mixer.ssm_state_size * 4 for mixer in self._mixers), default=0)
+        self.one_by_one = bool(mamba) and not ours
+        """Whether tokens after a cached prompt must be read one at a time."""
 
-    def may_share(self, length: int, other: int) -> bool:
-        """Whether prompts of two lengths may be padded together."""
-        return length == other or not self._mixers or not self._one_chunk or max(length, other) <= self.longest()
-
-    def longest(self) -> int:
-        """Tokens that fit into one chunk of one row."""
-        return int((SCAN_BYTES / self._pair_bytes) ** 0.5)
-
-    def prepare(self, width: int) -> tuple[int, int]:
-        """Set the chunk for prompts of `width` tokens; returns the tokens and rows to read in one pass."""
+    def prepare(self, width: int) -> int:
+        """Set the chunk for prompts of `width` tokens; returns the rows to read in one pass."""
         if not self._mixers:
-            return width, WIDE
-        first = min(width, self.longest()) if self._one_chunk else width
-        chunk = first if self._one_chunk else min(width, SHORT_CHUNK)
+            return WIDE
+        chunk = min(width, SHORT_CHUNK)
         for mixer in self._mixers:
             mixer.chunk_size = chunk
-        return first, max(1, SCAN_BYTES // (self._pair_bytes * chunk * -(-first // chunk) * chunk))
+        return max(1, SCAN_BYTES // (self._pair_bytes * chunk * -(-width // chunk) * chunk))
 
 
 def new_cache(config: Any) -> Any:
@@ -81,7 +73,7 @@ def load_model(model_dir: Path, device: torch.device, dtype: str) -> Any:
             model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=wanted, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{model_dir} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
-    return model.to(device).eval()
+    return nemotron_h.mend(model.to(device).eval())
 
 
 @contextlib.contextmanager

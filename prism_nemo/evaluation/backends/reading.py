@@ -33,31 +33,28 @@ class Reader:
         width = max(len(prompt) for prompt in unique)
         ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in unique], device=self.device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in unique], device=self.device)
-        first, rows = self.scan.prepare(width)
-        rows = max(1, min(rows, READ_TOKENS // width))
-        parts = [
-            self._read_part(ids[i : i + rows], mask[i : i + rows], first, keep) for i in range(0, len(unique), rows)
-        ]
+        rows = max(1, min(self.scan.prepare(width), READ_TOKENS // width))
+        parts = [self._read_part(ids[i : i + rows], mask[i : i + rows], keep) for i in range(0, len(unique), rows)]
         cache = join_caches([part for _, part in parts])
         order = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=self.device)
         cache.reorder_cache(order)
         return torch.cat([logits for logits, _ in parts])[order], cache, mask[order]
 
-    def _read_part(self, ids: torch.Tensor, mask: torch.Tensor, first: int, keep: int) -> tuple[torch.Tensor, Any]:
+    def _read_part(self, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> tuple[torch.Tensor, Any]:
         rows = len(ids)
         if rows == 1 and not mask.all():  # transformers does not mask Mamba's input in a batch of one
             ids, mask = ids.expand(2, -1), mask.expand(2, -1)
         cache = new_cache(self.model.config)
-        logits = self.step(ids[:, :first], mask[:, :first], cache, keep=keep)
-        if first < ids.shape[1]:
-            logits = torch.cat([logits, self.read_on(ids[:, first:], mask, cache)], dim=1)[:, -keep:]
+        logits = self.step(ids, mask, cache, keep=keep)
         if rows < len(ids):
             cache.reorder_cache(torch.zeros(1, dtype=torch.long, device=self.device))
         return logits[:rows], cache
 
     def read_on(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
-        """Logits after each token of `ids` (rows, new tokens, vocabulary), read one by one after what the cache holds,
-        as Mamba's cached scan needs it; `mask` covers old and new tokens."""
+        """Logits after each token of `ids` (rows, new tokens, vocabulary), read after what the cache holds; `mask`
+        covers old and new tokens."""
+        if not self.scan.one_by_one:
+            return self.step(ids, mask, cache, keep=ids.shape[1])
         before = mask.shape[1] - ids.shape[1]
         steps = range(ids.shape[1])
         return torch.cat([self.step(ids[:, i : i + 1], mask[:, : before + i + 1], cache) for i in steps], dim=1)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_nemo.engine.cpu.ssd import ssd_scan
+from prism_nemo.models.ssd import ssd_scan
 
 LENGTHS = [1, 5, 16, 32, 50, 64]  # chunks of 16: below one, whole ones, not a multiple
 
