@@ -24,9 +24,9 @@ class SourceReport:
     text_bytes: int = 0
     """UTF-8 bytes of the rendered documents."""
     filtered: dict[str, int] = field(default_factory=dict)
-    """Condition of the source's filter -> rows it left out."""
+    """Condition of the source's filter -> rows it left out; never tokenized, so without tokens to count."""
     quarantined: dict[str, int] = field(default_factory=dict)
-    """Reason -> rows that could not become a document; they are kept in quarantine/."""
+    """Reason -> rows that could not become a document, and so have no tokens; they are kept in quarantine/."""
     not_drawn: int = 0
     """Rows that the random draw left out before they were parsed: the budget needs only a part of the source."""
     short: Count = field(default_factory=Count)
@@ -45,7 +45,8 @@ class SourceReport:
     share_asked: float = 0.0
     """Share of the training tokens, 0 to 1."""
     share_drawn: float = 0.0
-    """Share of the samples that Megatron's BlendedDataset draws; all samples have the same number of tokens."""
+    """Share of the samples that Megatron's BlendedDataset draws, by its rule, which is simulated here and proven by a
+    test that draws from the built data set; all samples have the same number of tokens."""
     tokens_drawn: int = 0
     """Training tokens the trainer draws from it."""
     epochs: float = 0.0
