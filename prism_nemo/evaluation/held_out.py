@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from prism_nemo.evaluation.statistics import RESAMPLES, Array, Estimate, percent
 
 BATCH_TOKENS = 16_384
 """Tokens of one forward pass."""
+BATCH_BYTES = 2 << 30
+"""Of its logits in fp32; a vocabulary of 128k entries leaves 4,096 tokens."""
+SLICE_BYTES = 256 << 20
+"""Of the log-probabilities made of them at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +57,13 @@ def held_out_loss(
     `max_documents` > 0 keeps the first ones. Raises InputError without documents or for a bad model directory.
     """
     from prism_nemo.evaluation.backends.hf_model import Scan, load_model
+    from prism_nemo.evaluation.backends.rendering import positions
 
     model_dir = Path(model_dir)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokens = read_tokens(model_dir, documents, max_documents)
     model = load_model(model_dir, target, "auto")
-    window = min(window, getattr(model.config, "max_position_embeddings", None) or window)
+    window = min(window, positions(model_dir) or window)
     scan = Scan(model, target)
     rows = scan.prepare(window)
     pieces = [
@@ -70,7 +75,7 @@ def held_out_loss(
     nats = np.zeros(len(tokens))
     counts = np.zeros(len(tokens), dtype=np.int64)
     pieces.sort(key=lambda piece: len(piece[1]))
-    rows = max(1, min(rows, BATCH_TOKENS // window))
+    rows = max(1, min(rows, min(BATCH_TOKENS, BATCH_BYTES // (4 * model.config.vocab_size)) // window))
     for start in range(0, len(pieces), rows):
         batch = pieces[start : start + rows]
         for (number, piece), loss in zip(batch, _losses(model, [piece for _, piece in batch], target), strict=True):
@@ -122,9 +127,19 @@ def _losses(model: Any, pieces: list[Sequence[int]], device: torch.device) -> li
     """Summed loss of each piece; padding stands on the right, where causal layers cannot see it."""
     width = max(len(piece) for piece in pieces)
     ids = torch.tensor([[*piece, *[0] * (width - len(piece))] for piece in pieces], device=device)
-    chances = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
-    chosen = chances.gather(2, ids[:, 1:, None])[..., 0].double()
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    parts = []
+    for start, end in _slices(logits):
+        chances = torch.log_softmax(logits[:, start:end].float(), dim=-1)
+        parts.append(chances.gather(2, ids[:, start + 1 : end + 1, None])[..., 0].double())
+    chosen = torch.cat(parts, dim=1)
     return [-float(chosen[i, : len(piece) - 1].sum()) for i, piece in enumerate(pieces)]
+
+
+def _slices(logits: torch.Tensor) -> Iterator[tuple[int, int]]:
+    """Places of (rows, tokens, vocabulary) whose fp32 copy fits into SLICE_BYTES."""
+    step = max(1, SLICE_BYTES // (4 * logits.shape[0] * logits.shape[2]))
+    return ((start, min(start + step, logits.shape[1])) for start in range(0, logits.shape[1], step))
 
 
 def read_tokens(model_dir: Path, documents: Any, max_documents: int = 0) -> list[Sequence[int]]:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation import held_out
 from prism_nemo.evaluation.held_out import held_out_loss, loss_difference, ratio_interval
 
 TEXTS = ["A first document.", "And a second one which is rather longer than the first.", "Third"] * 3
@@ -33,6 +34,18 @@ def test_loss_is_cross_entropy_per_token(pico, base, tokenizer_dir):
     assert found.tokens == sum(len(text) for text in TEXTS)
     assert found.loss.value == pytest.approx(sum(nats) / found.tokens, rel=1e-5)
     assert found.loss.low < found.loss.value < found.loss.high
+
+
+def test_a_large_vocabulary_is_read_in_slices(pico, monkeypatch):
+    whole = held_out_loss(pico("mistral_7b"), TEXTS)
+    monkeypatch.setattr(held_out, "BATCH_BYTES", 4 * 160 * 1024)
+    monkeypatch.setattr(held_out, "SLICE_BYTES", 4 * 160 * 7)
+    sizes = []
+    plain = torch.log_softmax
+    monkeypatch.setattr(torch, "log_softmax", lambda values, dim: sizes.append(values.numel()) or plain(values, dim))
+    sliced = held_out_loss(pico("mistral_7b"), TEXTS)
+    assert sliced.document_nats == pytest.approx(whole.document_nats, rel=1e-6)
+    assert max(sizes) == 160 * 7
 
 
 def test_long_documents_are_cut_and_files_are_read(pico, tmp_path):
