@@ -14,7 +14,7 @@ from prism_nemo.recipe.parts import Parallel, Training
 from prism_nemo.recipe.plan import flops
 from prism_nemo.recipe.plan.activations import Kept, head_bytes, sublayer_bytes
 from prism_nemo.recipe.plan.memory import optimizer_bytes, stage_memory
-from prism_nemo.recipe.plan.parameters import stage_parameters, total
+from prism_nemo.recipe.plan.parameters import convolved, stage_parameters, total
 
 VOCAB = 384
 DENSE = [name for name in BASES if not base_shape(name).hybrid]
@@ -83,7 +83,8 @@ def test_dense_flops_are_the_counted_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["nemotron_h_8b", "granite_4_0_h_micro"])
 def test_hybrid_flops_are_the_counted_ones_but_for_the_scan(name: str) -> None:
-    """transformers' own scan multiplies and adds without matrix products, so it counts as nothing."""
+    """transformers' own scan multiplies and adds without matrix products, so it counts as nothing; of the depthwise
+    convolution's backward pass torch's counter knows nothing (it counts as if channels were mixed)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
@@ -96,10 +97,12 @@ def test_hybrid_flops_are_the_counted_ones_but_for_the_scan(name: str) -> None:
         loss = model(torch.zeros(1, 96, dtype=torch.long)).logits.sum()
         ahead = counter.get_total_flops()
         loss.backward()
-    scans = sizes.pattern.count("M") * flops.scan(sizes.mamba, 96)
-    planned = flops.forward(sizes, 96, causal=False) - scans
+    mixers = sizes.pattern.count("M")
+    planned = flops.forward(sizes, 96, causal=False) - mixers * flops.scan(sizes.mamba, 96)
     assert ahead == pytest.approx(planned, rel=0.02)
-    assert counter.get_total_flops() == pytest.approx(3 * planned, rel=0.02)
+    convolutions = mixers * 2 * 96 * convolved(sizes.mamba) * sizes.mamba.conv_kernel
+    products = [count for kind, count in counter.get_flop_counts()["Global"].items() if "convolution" not in str(kind)]
+    assert sum(products) == pytest.approx(3 * (planned - convolutions), rel=0.02)
 
 
 @pytest.mark.parametrize("length", [64, 128, 100])
@@ -115,10 +118,9 @@ def test_scan_flops_are_the_counted_ones(length: int) -> None:
     x = torch.randn(1, length, mixer.heads, mixer.head_dim, requires_grad=True)
     b, c = (torch.randn(1, length, mixer.groups, mixer.state, requires_grad=True) for _ in range(2))
     with FlopCounterMode(display=False) as counter:
-        out = ssd_scan(x, torch.rand(1, length, mixer.heads), -torch.rand(mixer.heads), b, c, mixer.chunk)
+        out, *_ = ssd_scan(x, torch.rand(1, length, mixer.heads), -torch.rand(mixer.heads), b, c, mixer.chunk)
         assert flops.scan(mixer, length) == counter.get_total_flops()
-        (out[0] if isinstance(out, tuple) else out).sum().backward()
-    print(counter.get_total_flops() / flops.scan(mixer, length))
+        out.sum().backward()
     assert 3 * flops.scan(mixer, length) == counter.get_total_flops()
 
 
