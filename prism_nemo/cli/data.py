@@ -22,23 +22,23 @@ _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 def prepare(
     mixture: str = typer.Argument(help="A name in data_prep/mixtures, or a YAML file."),
     tokenizer: Path = typer.Option(..., help="Hugging Face tokenizer folder."),
-    tokens: str = typer.Option(..., help="Training tokens, such as 26.2B or 500M."),
+    tokens: str = typer.Option(..., help="Training tokens, as 26.2B."),
     out: Path = typer.Option(..., help="Folder to make."),
     workers: int = typer.Option(os.cpu_count() or 1, help="Processes."),
-    seq_length: int = typer.Option(8192, help="The trainer's sequence length in tokens."),
+    seq_length: int = typer.Option(8192, help="Of the trainer, in tokens."),
     valid_tokens: str = typer.Option("1M", help="Held-out tokens, the same number from every source."),
     test_tokens: str = typer.Option("0", help="Further held-out tokens."),
     seed: int = typer.Option(42, help="Of the draw of documents."),
     source: list[str] = typer.Option([], help="NAME=PATH: local files of a source (or NAME.PART=PATH)."),
     benchmark: list[str] = typer.Option([], help="NAME=PATH: local file of a benchmark to check against."),
     decontaminate: bool = typer.Option(True, help="Check documents against the mixture's benchmark list."),
-    max_epochs: float | None = typer.Option(None, help="Overrides every source's limit on repetition."),
+    max_epochs: float | None = typer.Option(None, help="Instead of every source's own limit."),
     encoder: str = typer.Option("auto", help="auto, gigatoken, fastokens or tokenizers."),
     shard: str | None = typer.Option(None, help="I/N: make only every N-th shard, I from 0; then run once without it."),
     cache: Path | None = typer.Option(None, help="Keep shards here for other mixtures and budgets."),
-    strict: bool = typer.Option(False, help="Stop at the first bad row."),
+    strict: bool = typer.Option(False, "--strict", help="Stop at the first bad row."),
     max_bad_fraction: float = typer.Option(0.01, help="Stop when more of a source's rows are bad."),
-    force: bool = typer.Option(False, help="Rebuild."),
+    force: bool = typer.Option(False, "--force", help="Rebuild."),
     json_output: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Token files for Megatron.  Example: prism data prepare math_code --tokenizer T --tokens 26.2B --out data/mc"""
@@ -87,7 +87,7 @@ def pack(
     seq_length: int = typer.Option(131_072, help="The trainer's sequence length in tokens."),
     overlap: int = typer.Option(0, help="Tokens that two pieces of a longer document have in common."),
     minimum: int = typer.Option(0, help="Leave out documents with fewer tokens."),
-    force: bool = typer.Option(False, help="Rebuild."),
+    force: bool = typer.Option(False, "--force", help="Rebuild."),
     json_output: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Documents packed for long context.  Example: prism data pack data/long --out data/long_packed --overlap 1024"""

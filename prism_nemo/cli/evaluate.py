@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sample, score, compare; retention and held-out loss.", no_args_is_help=True)
 
-STORE = typer.Option(Path("generations"), "--store", help="Folder of the generation store.")
+STORE = typer.Option(Path("generations"), "--store", help="Generation store.")
 SUITE = typer.Option(
     "", "--suite", help="prism, quick, a list such as aime24:64,gpqa_diamond; ruler, leaderboard_v1, _v2."
 )
-PROBLEMS = typer.Option(None, "--problems", help="JSONL of problems instead of a suite; one benchmark per domain.")
-PER_DOMAIN = typer.Option(0, "--per-domain", help="Of --problems: this many of each domain; 0: all.")
-DATA = typer.Option([], "--data", help="NAME=FILE: a benchmark's local copy (JSONL, JSON, CSV, Parquet).")
-OPTION = typer.Option([], "--option", help="NAME.KEY=VALUE: a benchmark's switch, e.g. codeforces.editorial=true.")
-SAMPLES = typer.Option(0, "-k", "--samples", help="Samples per question; 0: as the suite says.")
-FORMAT = typer.Option("terminal", "--format", help="terminal, markdown, json or html.")
+PROBLEMS = typer.Option(None, "--problems", help="Instead: JSONL of problems, a benchmark per domain.")
+PER_DOMAIN = typer.Option(0, "--per-domain", help="Of --problems: so many of each; 0: all.", show_default=False)
+DATA = typer.Option([], "--data", help="NAME=FILE: a benchmark's local copy.")
+OPTION = typer.Option([], "--option", help="NAME.KEY=VALUE, as codeforces.editorial=true.")
+SAMPLES = typer.Option(0, "-k", "--samples", help="Samples per question; 0: as the suite says.", show_default=False)
+FORMAT = typer.Option("terminal", "--format", help="terminal, markdown, json, html.")
 JSON = typer.Option(False, "--json", help="The same as --format json.")
 OUT = typer.Option(None, "--out", help="Write the table to this file instead.")
 WORKERS = typer.Option(2, "--workers", help="Judges at a time.")
@@ -30,7 +30,7 @@ WORKERS = typer.Option(2, "--workers", help="Judges at a time.")
 
 @app.command()
 def run(
-    model: str = typer.Argument(help="Hugging Face folder; with --backend openai the served name."),
+    model: str = typer.Argument(help="Folder; with --backend openai the served name."),
     suite: str = SUITE,
     problems: Path | None = PROBLEMS,
     per_domain: int = PER_DOMAIN,
@@ -43,20 +43,18 @@ def run(
     top_p: float | None = typer.Option(None, "--top-p", help="Instead of the benchmark's own."),
     max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", help="Instead of the benchmark's own."),
     stop: list[str] = typer.Option([], "--stop", help="A text that ends a completion; may be repeated."),
-    prompting: str = typer.Option(
-        "", "--prompting", help="chat, template or raw; chat for a suite, raw for --problems."
-    ),
+    prompting: str = typer.Option("", "--prompting", help="chat (of suites), raw (of --problems), template."),
     template: Path | None = typer.Option(None, "--template", help="Jinja file with {{ prompt }}, or a chat template."),
     system: str | None = typer.Option(None, "--system", help="System message of a chat."),
     seed: int = typer.Option(0, "--seed"),
-    shard: str = typer.Option("1/1", "--shard", help="I/N: the I-th of N shares; slurm: from the array task."),
+    shard: str = typer.Option("1/1", "--shard", help="I/N: I-th of N shares; or slurm."),
     data: list[str] = DATA,
     option: list[str] = OPTION,
     tensor_parallel: int = typer.Option(1, "--tensor-parallel", help="vllm: GPUs of one model."),
-    base: Path | None = typer.Option(None, "--base", help="ruler, leaderboard_v1, _v2: every task against this model."),
-    limit: int | None = typer.Option(None, "--limit", help="ruler, leaderboard_v1, _v2: documents per subtask."),
-    paper: str = typer.Option("", "--paper", help="ruler, leaderboard_v1, _v2: MODEL:STAGE[:MIXTURE], as in compare."),
-    timeout: float = typer.Option(3600.0, "--timeout", help="openai: seconds to wait for one answer, 8 times at most."),
+    base: Path | None = typer.Option(None, "--base", help="ruler, leaderboards: every task against this one."),
+    limit: int | None = typer.Option(None, "--limit", help="ruler, leaderboards: documents per subtask."),
+    paper: str = typer.Option("", "--paper", help="ruler, leaderboards: MODEL:STAGE[:MIXTURE]."),
+    timeout: float = typer.Option(3600.0, "--timeout", help="openai: seconds for one answer."),
     workers: int = WORKERS,
     output: str = FORMAT,
     json_output: bool = JSON,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from prism_nemo.cli.main import app
 
-ROWS, COLUMNS = 40, 100
+ROWS, COLUMNS = 40, 80
 COMMAND = typer.main.get_command(app)
 
 
