@@ -170,5 +170,6 @@ def test_chat_needs_a_template_and_context_must_fit(pico, tmp_path):
     assert backend.prompting.template
     with pytest.raises(InputError, match="512 positions; lower max_new_tokens"):
         backend.check(requests_for(["Hi"]), Sampling(max_new_tokens=600))
+    HfBackend(pico("nemotron_h_8b")).check(requests_for(["Hi"]), Sampling(max_new_tokens=600))  # has no positions
     with pytest.raises(InputError, match=r"no config\.json"):
         HfBackend(tmp_path)

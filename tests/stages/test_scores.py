@@ -7,6 +7,7 @@ import pytest
 from prism_nemo.evaluation import suites
 from prism_nemo.evaluation.backends.rendering import positions
 from prism_nemo.evaluation.benchmark import Benchmark, definition
+from prism_nemo.evaluation.protocol import Prompting
 from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.models.facts import BASES, CONFIGS
 from prism_nemo.recipe import Evaluate, load_recipe
@@ -81,3 +82,18 @@ def test_ruler_is_asked_as_far_as_positions_reach(
     found = rulers(tmp_path, [8192, 32768, 65536], tmp_path, "hf")
     assert [task.name for task in asked] == [f"ruler_{length // 1024}k" for length in reached]
     assert found["skipped"] == [length for length in (8192, 32768, 65536) if length not in reached]
+
+
+def test_the_landscape_asks_as_the_evaluation_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the three checkpoints would be sampled twice, and behaviour had two rows of each."""
+    from prism_nemo.analysis import landscape_output
+    from prism_nemo.stages import results
+
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(landscape_output, "analyse_landscape", lambda *_, **how: asked.update(how))
+    monkeypatch.setattr(scores, "asked", lambda *_, **__: [])
+    recipe = load_recipe("llama_3_1_8b").with_(analyze={"landscape_problems": 5}, evaluate={"seed": 7, "backend": "hf"})
+    results.landscape_stage(recipe, tmp_path, {}).run(tmp_path / "out", lambda *_: None)
+    assert (asked["seed"], asked["backend"], asked["k"]) == (7, "hf", recipe.analyze.landscape_samples)
+    assert asked["prompting"] == Prompting(mode="raw")
+    assert not asked.get("sampling")
