@@ -1,7 +1,8 @@
 """All proofs and measurements of one GPU, in one command and one JSON file.
 
     python benchmarks/gpu/run.py                          # a GPU: under 20 minutes; benchmarks/results/GPU-DATE.json
-    python benchmarks/gpu/run.py --only chip,steps        # some sections; a file given with --out is gone on with
+    python benchmarks/gpu/run.py --only chip,steps --minutes 9 --out FILE    # some sections, and then the others
+    python benchmarks/gpu/run.py --only proofs,memory,host --minutes 9 --out FILE
     python benchmarks/gpu/run.py --pico --device cpu      # the same code on small models and a CPU
     python benchmarks/gpu/table.py FILE.json              # the file as tables
 
@@ -33,7 +34,10 @@ import host  # noqa: E402
 import machine  # noqa: E402
 import plain_step  # noqa: E402
 
-SECTIONS = ("chip", "steps", "memory", "host", "proofs")
+SECTIONS = ("chip", "steps", "proofs", "memory", "host")
+"""In order of worth."""
+TEST_SECONDS = 180
+"""For one proof."""
 STEPS = 6
 """Steps that count; the median is the figure."""
 WAYS = ("bf16", "plain", "stock", "fp8_current", "fp8_blockwise", "plain_compiled")
@@ -144,10 +148,13 @@ def memory_of(run: Run, case: Any, micro: int, recompute: str) -> dict[str, Any]
 
     from prism_nemo.models.facts import shape
 
+    stepped = run.result.get("steps", {}).get(f"{case.base} bf16", {}) if (micro, recompute) == (1, "none") else {}
     case = dataclasses.replace(case, micro_batch=micro)
     config = cases.configuration(case, pico=run.pico, memory=run.result["machine"]["gpu_bytes"] or 0)
     plan = cases.planned(shape(config), case, recompute)
-    measured = timed(case, config, "bf16", steps=1, recompute=recompute)["peak_bytes"]
+    if "peak_bytes" not in stepped:  # the steps have measured this very case
+        stepped = timed(case, config, "bf16", steps=1, recompute=recompute)
+    measured = stepped["peak_bytes"]
     wanted = plan.total - plan.reserve
     ratio = wanted / measured if measured else None
     return {"planned_bytes": wanted, "peak_bytes": measured, "planned_over_peak": ratio, "layers": shape(config).layers}
@@ -162,15 +169,29 @@ def on_host(run: Run) -> None:
 
 
 def proofs(run: Run) -> None:
-    run.measure("proofs", "tests/gpu", lambda: tests(["-m", "gpu", str(ROOT / "tests" / "gpu")]))
+    for file in sorted((ROOT / "tests" / "gpu").glob("test_*.py")):
+        if "pytest.mark.gpu" in file.read_text():
+            run.measure("proofs", file.stem, lambda file=file: tests(["-m", "gpu", str(file)], run.until))
 
 
-def tests(arguments: list[str]) -> dict[str, Any]:
-    """Counts of a run of pytest, and the names of what failed."""
+def tests(arguments: list[str], until: float) -> dict[str, Any]:
+    """Counts of a run of pytest, and the names of what failed. A test that hangs fails; all end a while after `until`.
+
+    Raises TimeoutExpired when they do not.
+    """
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
-        subprocess.run(command, cwd=ROOT, stdout=sys.stderr)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            f"--timeout={TEST_SECONDS}",
+            f"--junitxml={report}",
+            *arguments,
+        ]
+        most = max(until - time.monotonic(), 0) + TEST_SECONDS
+        subprocess.run(command, cwd=ROOT, stdout=sys.stderr, timeout=most)
         return counted(ET.parse(report).getroot())
 
 
@@ -204,7 +225,7 @@ def main() -> None:
         raise SystemExit(f"error: no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     name = f"{(found['gpu'] or 'cpu').replace(' ', '_').lower()}-{found['date'][:10]}.json"
     run = Run(options.out or ROOT / "benchmarks" / "results" / name, pico=options.pico, minutes=options.minutes)
-    work = {"chip": chip, "steps": steps, "memory": memory, "host": on_host, "proofs": proofs}
+    work = {"chip": chip, "steps": steps, "proofs": proofs, "memory": memory, "host": on_host}
     for section in SECTIONS:
         if section in wanted:
             work[section](run)

@@ -10,6 +10,8 @@ from typing import Any
 
 GIB = 2**30
 TFLOPS = 1e12
+WITHIN = 0.1
+"""Of the peak: how far the plan's bytes may be off."""
 
 
 def tables(result: dict[str, Any]) -> list[str]:
@@ -57,13 +59,16 @@ def _steps(result: dict[str, Any]) -> list[str]:
 
 
 def _memory(result: dict[str, Any]) -> list[str]:
-    rows = ["| model | planned GiB | peak GiB | planned / peak |", "|---|---|---|---|"]
+    rows = ["| model | planned GiB | peak GiB | planned / peak | within 10 % |", "|---|---|---|---|---|"]
     for name, found in result.get("memory", {}).items():
         if "planned_bytes" not in found:
-            rows.append(f"| {name} | {_why(found)} | | |")
+            rows.append(f"| {name} | {_why(found)} | | | |")
             continue
-        ratio = f"{found['planned_over_peak']:.2f}" if found["planned_over_peak"] else "-"
-        rows.append(f"| {name} | {_gib(found['planned_bytes'])} | {_gib(found['peak_bytes'])} | {ratio} |")
+        ratio, fits = "-", "-"
+        if found["planned_over_peak"]:
+            ratio = f"{found['planned_over_peak']:.2f}"
+            fits = "yes" if abs(found["planned_over_peak"] - 1) <= WITHIN else "**no**"
+        rows.append(f"| {name} | {_gib(found['planned_bytes'])} | {_gib(found['peak_bytes'])} | {ratio} | {fits} |")
     return rows if result.get("memory") else []
 
 

@@ -59,6 +59,36 @@ def test_a_failure_is_noted_and_the_rest_goes_on(tmp_path, capsys):
     assert "| a | bf16 | not measured |" in "\n".join(table.tables(json.loads(run.out.read_text())))
 
 
+def test_what_the_steps_measured_is_not_measured_again(tmp_path, monkeypatch):
+    run = command.Run(tmp_path / "x.json", pico=True, minutes=1)
+    case = cases.PICO[0]
+    run.result["steps"] = {f"{case.base} bf16": {"peak_bytes": 1 << 20}}
+    monkeypatch.setattr(command, "timed", lambda *given, **options: {"peak_bytes": 3 << 20})
+    assert command.memory_of(run, case, 1, "none")["peak_bytes"] == 1 << 20
+    assert command.memory_of(run, case, 1, "full")["peak_bytes"] == 3 << 20
+
+
+def test_the_table_says_whether_the_plan_was_right(tmp_path):
+    rows = {"good": 1.09, "bad": 0.88, "cpu": None}
+    memory = {
+        name: {"planned_bytes": GIB, "peak_bytes": GIB, "planned_over_peak": ratio} for name, ratio in rows.items()
+    }
+    text = "\n".join(table._memory({"memory": memory}))
+    assert "| good | 1.0 | 1.0 | 1.09 | yes |" in text
+    assert "| bad | 1.0 | 1.0 | 0.88 | **no** |" in text
+    assert "| cpu | 1.0 | 1.0 | - | - |" in text
+
+
+def test_a_proof_that_hangs_fails_and_the_others_count(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(command, "TEST_SECONDS", 2)
+    (tmp_path / "test_x.py").write_text(
+        "import time\n\ndef test_hangs():\n    time.sleep(60)\n\ndef test_runs():\n    pass\n"
+    )
+    found = command.tests([str(tmp_path / "test_x.py"), "-p", "no:cacheprovider"], until=command.time.monotonic() + 60)
+    assert (found["passed"], found["failed"]) == (1, 1)
+    assert "Timeout" in found["failures"]["test_hangs"][0]
+
+
 def test_pytests_report_is_counted():
     report = ET.fromstring(
         "<testsuites><testsuite><testcase name='a'/><testcase name='b'><skipped/></testcase>"
