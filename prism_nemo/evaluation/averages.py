@@ -4,6 +4,7 @@ avg3: mean over math, code and science of the mean over the domain's benchmarks 
 avg6: plain mean of the six benchmarks ("AVG" of the project page).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import xxhash
 
 from prism_nemo.evaluation.benchmark import DOMAINS
 from prism_nemo.evaluation.scoring import Score
-from prism_nemo.evaluation.statistics import Array, Estimate, bootstrap_draws, percentiles
+from prism_nemo.evaluation.statistics import Array, Estimate, bootstrap_draws, percentiles, wilson
 from prism_nemo.evaluation.suites import PAPER
 
 Weights = Mapping[str, float]
@@ -36,14 +37,14 @@ def average_weights(scores: Sequence[Score]) -> dict[str, Weights]:
 def average(scores: Sequence[Score], weights: Weights) -> Estimate:
     """A weighted average of one model's scores; questions are resampled within each benchmark."""
     by_name = {score.benchmark: list(score.question_scores.values()) for score in scores}
-    return combine({name: by_name[name] for name in weights}, weights)
+    return combine({name: by_name[name] for name in weights}, weights, lowest=0, highest=1)
 
 
 def average_difference(first: Sequence[Score], second: Sequence[Score], weights: Weights) -> Estimate:
     """second - first, paired by question. Raises ValueError when the questions differ."""
     before, after = ({score.benchmark: score.question_scores for score in scores} for scores in (first, second))
     changes = {name: paired_changes(before[name], after[name]) for name in weights}
-    return combine(changes, weights)
+    return combine(changes, weights, lowest=-1, highest=1)
 
 
 def paired_changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
@@ -53,12 +54,22 @@ def paired_changes(before: Mapping[str, float], after: Mapping[str, float]) -> l
     return [after[question] - before[question] for question in before]
 
 
-def combine(values: Mapping[str, Sequence[float]], weights: Weights) -> Estimate:
-    """The weighted mean of the means of several strata, with the interval from resampling within each."""
+def combine(
+    values: Mapping[str, Sequence[float]], weights: Weights, *, lowest: float = -math.inf, highest: float = math.inf
+) -> Estimate:
+    """The weighted mean of the means of several strata, with the interval from resampling within each.
+
+    A stratum whose values all agree resamples to one point; it adds, in quadrature, the share of questions that might
+    still behave otherwise (Wilson's upper bound for 0 of n), as in `paired_difference`. Ends stay within the bounds.
+    """
     total: Array = np.zeros(1)
+    slack = 0.0
     for name, weight in weights.items():
         # Each benchmark has its own random numbers: the same ones would tie strata of equal size together.
         total = total + weight * bootstrap_draws(values[name], seed=xxhash.xxh32_intdigest(name.encode()))
+        if np.ptp(np.asarray(values[name])) < 1e-12:
+            slack = math.hypot(slack, weight * wilson(0, len(values[name]))[1])
     low, high = percentiles(total)
     value = sum(weight * float(np.mean(values[name])) for name, weight in weights.items())
-    return Estimate(value=value, low=low, high=high)
+    low, high = value - math.hypot(value - low, slack), value + math.hypot(high - value, slack)
+    return Estimate(value=value, low=max(low, min(lowest, value)), high=min(high, max(highest, value)))

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ class TaskScores:
         return {part: even if self.by_part else len(found) / total for part, found in self.documents.items()}
 
     def estimate(self) -> Estimate:
-        return combine({part: list(found.values()) for part, found in self.documents.items()}, self.weights())
+        return _score({part: list(found.values()) for part, found in self.documents.items()}, self.weights())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +282,12 @@ def retained(base: Sequence[TaskScores], tuned: Sequence[TaskScores]) -> list[Re
     return rows
 
 
+def _score(values: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> Estimate:
+    """Scores are at most 1 and, where they are not normalised, at least 0."""
+    normalised = any(value < 0 for entry in values.values() for value in entry)
+    return combine(values, weights, lowest=-math.inf if normalised else 0, highest=1)
+
+
 def _retained(name: str, base: Sequence[TaskScores], tuned: Sequence[TaskScores]) -> Retained:
     values: list[dict[str, list[float]]] = [{}, {}, {}]
     weights: dict[str, float] = {}
@@ -297,6 +304,6 @@ def _retained(name: str, base: Sequence[TaskScores], tuned: Sequence[TaskScores]
             values[0][place] = list(before.values())
             values[1][place] = [after[document] for document in before]
             values[2][place] = [after[document] - before[document] for document in before]
-    estimates = [combine(entry, weights) for entry in values]
+    estimates = [_score(values[0], weights), _score(values[1], weights), combine(values[2], weights)]
     cut = sum(scores.cut for scores in (*base, *tuned))
     return Retained(name=name, base=estimates[0], tuned=estimates[1], difference=estimates[2], cut=cut)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.averages import average_weights
+from prism_nemo.evaluation.averages import average_weights, combine
 from prism_nemo.evaluation.compare import choose_steps, compare
 from prism_nemo.evaluation.paper import paper_scores, records
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
@@ -62,6 +62,17 @@ def test_both_averages_are_what_the_paper_means():
     assert cells["avg3"]["a"].score.value == pytest.approx((code + math_ + value["gpqa_diamond"]) / 3)
     assert cells["avg6"]["a"].score.value == pytest.approx(sum(value.values()) / 6)
     assert cells["avg3"]["a"].score.low < cells["avg3"]["a"].score.value < cells["avg3"]["a"].score.high
+
+
+def test_an_average_of_questions_that_all_agree_is_not_certain():
+    none, some = ([score("a", benchmark, [share] * 30) for benchmark in PAPER] for share in (0.0, 0.5))
+    cells = compare({"none": none, "some": some}).rows
+    found = cells["avg3"]["none"].score
+    assert (found.value, found.low) == (0, 0)
+    assert 0.01 < found.high < 0.11  # Wilson's bound of one benchmark
+    difference = cells["avg6"]["some"].difference
+    assert difference.low < 0.5 < difference.high
+    assert score_interval([0.0] * 30).high == pytest.approx(combine({"x": [0.0] * 30}, {"x": 1}, lowest=0).high)
 
 
 def test_an_average_without_its_panel_does_not_exist():

@@ -37,6 +37,11 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     assert text.count("LOST |") == 1
     beside = FORMATS["markdown"](retention_table(list(rows.values()), printed=printed("granite-3.3-8b:mt:mcs")))
     assert f"| 78.12 | {100 * rows['hellaswag'].tuned.value - 78.12:+.2f} |" in beside
+    (few,) = r.retained([scores("arc", [1, 1])], [scores("arc", [0, 0])])
+    assert few.difference.value == -1
+    assert few.difference.high < 0  # both lost, and by more than chance would explain
+    (one,) = r.retained([scores("arc", [1])], [scores("arc", [0.5])])
+    assert not one.lost
     cut = [scores("arc", [1, 0], cut=3)]
     assert "arc: 6 prompts did not fit" in FORMATS["terminal"](retention_table(r.retained(cut, cut)))
     for other in (scores("arc", [1, 0, 1]), scores("arc", [1, 0], harness_version="1")):
