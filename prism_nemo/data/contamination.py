@@ -125,8 +125,8 @@ def _matches(table: Table, bits: np.ndarray, text: bytes, found: Windows) -> Ite
 
 
 def _filter(hashes: np.ndarray) -> np.ndarray:
-    """A table over the first bits of a hash, 64 places per hash: small enough for the processor's cache."""
-    bits = np.zeros(1 << min(max((len(hashes) * 64).bit_length(), 16), 26), bool)
+    """A table over the first bits of a hash, 64 places per hash up to 32 MiB: every worker has its own."""
+    bits = np.zeros(1 << min(max((len(hashes) * 64).bit_length(), 16), 25), bool)
     bits[hashes >> _shift(bits)] = True
     return bits
 
@@ -148,7 +148,7 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
             continue
         hashes = found.hashes(length)
         checks = [_check(_run(text, found.begin, place, length)) for place in range(len(hashes))]
-        runs.setdefault(length, []).append((hashes, np.array(checks, np.uint64), np.full(len(hashes), number)))
+        runs.setdefault(length, []).append((hashes, np.array(checks, np.uint64), np.full(len(hashes), number, np.int32)))
     return [_table(length, runs[length]) for length in sorted(runs)], too_short
 
 
