@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from prism_nemo.errors import PrismError
@@ -16,43 +16,74 @@ Progress = Callable[[str, int, int], None]
 
 
 def apart[Result](
-    work: Callable[..., Result], *arguments: Any, progress: Progress = lambda what, done, total: None, **options: Any
+    work: Callable[..., Result], *arguments: Any, progress: Progress = lambda what, done, total: None
 ) -> Result:
-    """`work(*arguments, progress=..., **options)` in a new process, which ends with this one.
+    """`work(*arguments, progress=...)` in a new process, which ends with this one.
 
     `work` is a module's function. Raises its PrismError, and PrismError when it fails otherwise or is killed.
     """
+    return side_by_side(work, [arguments], progress=progress)[0]
+
+
+def side_by_side[Result](
+    work: Callable[..., Result], calls: Sequence[Sequence[Any]], *, progress: Progress = lambda what, done, total: None
+) -> list[Result]:
+    """`apart` for several arguments at once, a process each; `progress` is told the sums. The first error ends all."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(there, work, arguments, options))
-    child.start()
-    there.close()
+    children: dict[Connection, Any] = {}
     try:
-        while True:
-            kind, said = here.recv()
-            if kind == "progress":
-                progress(*said)
-            elif kind == "error":
-                raise said
-            else:
-                child.join()
-                return said
-    except EOFError:
-        child.join()
-        raise PrismError(f"{work.__name__}: its process ended without a result (exit code {child.exitcode})") from None
+        for arguments in calls:
+            here, there = context.Pipe(duplex=False)
+            children[here] = context.Process(target=_work, args=(there, work, arguments))
+            children[here].start()
+            there.close()
+        found = _listen(work.__name__, children, progress)
+        for child in children.values():
+            child.join()
+        return found
     finally:
-        assert child.pid is not None
+        for child in children.values():
+            _end(child)
+
+
+def _listen(name: str, children: Mapping[Connection, Any], progress: Progress) -> list[Any]:
+    found: dict[Connection, Any] = {}
+    steps: dict[str, dict[Connection, tuple[int, int]]] = {}
+    while len(found) < len(children):
+        for ready in wait([here for here in children if here not in found]):
+            assert isinstance(ready, Connection)
+            try:
+                kind, said = ready.recv()
+            except EOFError:
+                children[ready].join()
+                code = children[ready].exitcode
+                raise PrismError(f"{name}: its process ended without a result (exit code {code})") from None
+            if kind == "error":
+                raise said
+            if kind == "result":
+                found[ready] = said
+            else:
+                what, done, total = said
+                told = steps.setdefault(what, {})
+                told[ready] = done, total
+                progress(what, sum(at for at, _ in told.values()), sum(of for _, of in told.values()))
+    return [found[here] for here in children]
+
+
+def _end(child: Any) -> None:
+    """And what it started that is left."""
+    if child.pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # and whatever it started that is left
+            os.killpg(child.pid, signal.SIGKILL)
         child.kill()
         child.join()
 
 
-def _work(there: Connection, work: Callable[..., Any], arguments: Any, options: Any) -> None:
+def _work(there: Connection, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
     os.setpgid(0, 0)  # with what it starts itself, so that all of it can be ended
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        found = work(*arguments, progress=lambda *said: there.send(("progress", said)), **options)
+        found = work(*arguments, progress=lambda *said: there.send(("progress", said)))
         there.send(("result", found))
     except PrismError as error:
         there.send(("error", error))

@@ -1,18 +1,21 @@
 """A model on benchmarks: sample what is missing, judge, score."""
 
 import dataclasses
-import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError, PrismError
-from prism_nemo.evaluation.apart import Progress, apart
+from prism_nemo.evaluation.apart import Progress, side_by_side
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling, read_protocol
 from prism_nemo.evaluation.sampling import Backend, generate
 from prism_nemo.evaluation.scoring import Score, judge, samples_of, score
 from prism_nemo.evaluation.store import GenerationStore
+
+APART = ("vllm",)
+"""Backends that hold a GPU until their process ends."""
 
 
 def evaluate(
@@ -59,12 +62,18 @@ def evaluate_checkpoint(
 ) -> list[Score]:
     """`evaluate` for several models one after another: `store` is a folder, `backend` hf or vllm.
 
-    vLLM samples in a process of its own (`apart`), so that the next model finds the GPU free.
+    vLLM samples in processes of their own, one with a share of the work on each GPU of this machine, so that the next
+    model finds the GPUs free.
     """
     asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
     bare = [dataclasses.replace(benchmark, problems={}) for benchmark in asked]  # sampling needs no keys and tests
-    work = functools.partial(apart, _sample_checkpoint) if backend == "vllm" else _sample_checkpoint
-    mark, prompted = work(model, bare, store, backend, prompting or Prompting(), seed, progress=progress)
+    how = (model, bare, store, backend, prompting or Prompting(), seed)
+    if backend in APART:
+        devices = gpus() or [""]
+        calls = [(*how, (number, len(devices)), device) for number, device in enumerate(devices)]
+        mark, prompted = side_by_side(_sample_checkpoint, calls, progress=progress)[0]
+    else:
+        mark, prompted = _sample_checkpoint(*how, (0, 1), "", progress=progress)
     with GenerationStore(store) as opened:
         return _scores(opened, asked, mark, prompted, seed, workers, progress)
 
@@ -76,17 +85,30 @@ def _sample_checkpoint(
     backend: str,
     prompting: Prompting,
     seed: int,
+    shard: tuple[int, int],
+    device: str,
     *,
     progress: Progress,
 ) -> tuple[str, Prompting]:
-    """(the model's fingerprint, the prompting as it was really done)"""
+    """(the model's fingerprint, the prompting as it was really done); `device`: the only GPU to see."""
     from prism_nemo.evaluation.backends import open_backend
 
+    if device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     with GenerationStore(store) as opened:
         sampler = open_backend(backend, str(model), prompting, opened)
         for benchmark in benchmarks:
-            _sample(sampler, benchmark, opened, seed, (0, 1), progress)
+            _sample(sampler, benchmark, opened, seed, shard, progress)
         return sampler.facts["fingerprint"], sampler.prompting
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    return seen[: torch.cuda.device_count()]
 
 
 def _asked(benchmark: Benchmark, k: int | None, sampling: Sampling | None) -> Benchmark:

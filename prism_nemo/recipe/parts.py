@@ -268,7 +268,7 @@ class Evaluate:
     suite: str = "prism"
     """A preset or a list such as `aime24:64,gpqa_diamond:3`; `rehearsal` for the held-out problems of a rehearsal."""
     backend: Literal["hf", "vllm"] = "vllm"
-    """What samples on the machine of the stage; vLLM in a process per model."""
+    """What samples on the machine of the stage; vLLM in a process per GPU, each with its share of the samples."""
     prompting: Literal["raw", "chat"] = "raw"
     """raw: the question as it is, as RL asks it; chat: the checkpoint's chat template, which most bases do not have."""
     problems_per_domain: int = 0

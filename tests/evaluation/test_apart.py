@@ -9,7 +9,7 @@ import time
 import pytest
 
 from prism_nemo.errors import InputError, PrismError
-from prism_nemo.evaluation.apart import apart
+from prism_nemo.evaluation.apart import apart, side_by_side
 
 
 def double(number, *, progress):
@@ -57,6 +57,29 @@ def test_results_and_progress_come_back_from_another_process():
     assert (found, said) == (42, [("half", 1, 2)])
     assert pid != os.getpid()
     assert gone(pid)
+
+
+def test_several_side_by_side_answer_in_order_and_add_up():
+    said = []
+    found = side_by_side(double, [[1], [2], [3]], progress=lambda *words: said.append(words))
+    assert [number for number, _ in found] == [2, 4, 6]
+    assert len({pid for _, pid in found}) == 3
+    assert said[-1] == ("half", 3, 6)
+
+
+def refuse_or_wait(number, path, *, progress):
+    """The first one fails as soon as the other has begun to wait."""
+    if number:
+        start_and_wait(path, progress=progress)
+    while not path.is_file():
+        time.sleep(0.05)
+    raise InputError("no such thing")
+
+
+def test_an_error_of_one_ends_all(tmp_path):
+    with pytest.raises(InputError, match="no such thing"):
+        side_by_side(refuse_or_wait, [[0, tmp_path / "pids"], [1, tmp_path / "pids"]])
+    wait_for(lambda: all(gone(pid) for pid in (tmp_path / "pids").read_text().split()))
 
 
 @pytest.mark.parametrize(

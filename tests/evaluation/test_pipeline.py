@@ -5,9 +5,10 @@ import math
 import pytest
 
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation import pipeline
 from prism_nemo.evaluation.backends.hf import HfBackend
 from prism_nemo.evaluation.benchmark import file_benchmarks
-from prism_nemo.evaluation.pipeline import evaluate, score_store
+from prism_nemo.evaluation.pipeline import evaluate, evaluate_checkpoint, score_store
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.store import GenerationStore
 from prism_nemo.verifiers import Problem, save_problems
@@ -102,6 +103,25 @@ def test_what_another_process_finished_meanwhile_is_left_out(pico, problems, tmp
         assert len(store) == 48
     assert score.complete
     assert 4 <= len(made) <= 8
+
+
+def test_processes_with_a_gpu_each_share_the_work_of_a_checkpoint(pico, problems, tmp_path, monkeypatch):
+    """With transformers in vLLM's place: the same samples as in one process, each made once."""
+    benchmarks = file_benchmarks(problems)
+    how = {"k": 3, "sampling": SHORT, "seed": 5, "prompting": Prompting(mode="chat")}
+    alone = evaluate_checkpoint(pico("llama_3_1_8b"), benchmarks, tmp_path / "alone", **how)
+    monkeypatch.setattr(pipeline, "APART", ("hf",))
+    monkeypatch.setattr(pipeline, "gpus", lambda: ["0", "1"])
+    shared = evaluate_checkpoint(pico("llama_3_1_8b"), benchmarks, tmp_path / "shared", **how)
+    assert [(score.samples, score.question_scores, score.asked) for score in shared] == [
+        (score.samples, score.question_scores, score.asked) for score in alone
+    ]
+    with GenerationStore(tmp_path / "shared") as store, GenerationStore(tmp_path / "alone") as other:
+        texts = [{sample.digest: sample.text for sample in one.samples()} for one in (store, other)]
+    assert len(texts[0]) == 30
+    assert texts[0] == texts[1]
+    written = [name.stem.split("-")[1] for name in (tmp_path / "shared/segments").glob("*.parquet")]
+    assert len(set(written)) == 2
 
 
 def test_a_model_that_answers_right_scores_right(pico, problems, tmp_path):
