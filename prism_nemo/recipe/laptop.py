@@ -26,13 +26,13 @@ def laptop(recipe: Recipe) -> Recipe:
 
 
 def _hybrid(small: Recipe) -> Recipe:
-    """Smaller budgets: the Mamba scan has no fused kernel on a CPU, here or in transformers."""
+    """Smaller budgets: the Mamba scan has no fused kernel on a CPU."""
     return small.with_(
         pretrain=_long(small.midtrain, tokens=200_000),
-        midtrain=_scaled(small.midtrain, tokens=1_500_000),
+        midtrain=_scaled(small.midtrain, tokens=2_500_000),
         long_context=small.long_context and _long(small.long_context, tokens=100_000),
-        rl={"steps": 8, "prompts_per_step": 8, "samples_per_prompt": 8, "save_every": 2},
-        evaluate={"problems_per_domain": 24, "samples_per_problem": 4},
+        rl={"steps": 16, "prompts_per_step": 8, "samples_per_prompt": 8},
+        evaluate={"problems_per_domain": 32, "samples_per_problem": 4},
         analyze={"cka_inputs": 60, "landscape_problems": 6, "landscape_samples": 2},
     )
 
