@@ -103,7 +103,7 @@ def _mamba(sizes: Shape, kept: Kept) -> float:
 
 
 def _plain_mamba(mixer: MambaShape, kept: Kept) -> float:
-    """engine/cpu/mamba.py and models/ssd.py, fp32: between in_proj and out_proj nearly every product keeps both factors."""
+    """fp32, engine/cpu/mamba.py and models/ssd.py: between the projections nearly every product keeps both factors."""
     width, states = inner(mixer), mixer.groups * mixer.state
     chunk = min(mixer.chunk, kept.length)
     chunks = -(-kept.length // chunk)
