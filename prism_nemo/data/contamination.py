@@ -148,7 +148,9 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
             continue
         hashes = found.hashes(length)
         checks = [_check(_run(text, found.begin, place, length)) for place in range(len(hashes))]
-        runs.setdefault(length, []).append((hashes, np.array(checks, np.uint64), np.full(len(hashes), number, np.int32)))
+        runs.setdefault(length, []).append(
+            (hashes, np.array(checks, np.uint64), np.full(len(hashes), number, np.int32))
+        )
     return [_table(length, runs[length]) for length in sorted(runs)], too_short
 
 

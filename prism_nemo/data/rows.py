@@ -121,13 +121,14 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
     """(line, whether it is whole): of a line over MAX_LINE only the beginning is kept."""
     line, length = bytearray(), 0
     for piece in pieces:
-        for number, part in enumerate(piece.split(b"\n")):
-            if number:  # a line break stands before this part
-                yield bytes(line), length <= MAX_LINE
-                line, length = bytearray(), 0
-            length += len(part)
-            if length <= MAX_LINE:
-                line += part
+        first, *others = piece.split(b"\n")
+        length += len(first)
+        if length <= MAX_LINE:
+            line += first
+        if others:
+            yield bytes(line), length <= MAX_LINE
+            yield from ((whole, len(whole) <= MAX_LINE) for whole in others[:-1])
+            line, length = bytearray(others[-1]), len(others[-1])
     if length:
         yield bytes(line), length <= MAX_LINE
 
