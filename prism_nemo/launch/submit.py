@@ -113,7 +113,10 @@ def _recipe_argument(source: str, folder: Path, *, dry_run: bool) -> str:
 
 
 def _absolute_paths(recipe: Recipe) -> list[str]:
-    """Overrides that name the recipe's files from the root: a job starts in its copy of the code, not here."""
+    """Overrides that name the recipe's files from the root: a job starts in its copy of the code, not here.
+
+    Raises InputError for a relative path that no override can name: of a part of a source.
+    """
     values = {"model.base": recipe.model.base, "data.tokenizer": recipe.data.tokenizer, "rl.prompts": recipe.rl.prompts}
     values |= {f"data.sources.{name}": path for name, path in recipe.data.sources.items()}
     mixtures = {"data.mixture": recipe.data.mixture}
@@ -121,7 +124,11 @@ def _absolute_paths(recipe: Recipe) -> list[str]:
         mixtures["long_context.mixture"] = recipe.long_context.mixture
     values |= {key: path for key, path in mixtures.items() if Path(path).suffix}  # others are names
     found = {key: Path(path) for key, path in values.items() if path and not Path(path).is_absolute()}
-    return [f"{key}={path.absolute()}" for key, path in found.items() if path.exists()]
+    found = {key: path.absolute() for key, path in found.items() if path.exists()}
+    for key in found:
+        if key.count(".") > 2:
+            raise InputError(f"{key} is a relative path, which means something else in a job; write it from the root")
+    return [f"{key}={path}" for key, path in found.items()]
 
 
 def _check_secrets(profile: Profile) -> None:

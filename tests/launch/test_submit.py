@@ -182,6 +182,9 @@ def test_files_are_named_from_the_root_for_jobs(
     given = [f"{key}={tmp_path}/{value}" for key, value in (entry.split("=") for entry in changes)]
     assert all(entry in blend for entry in given), blend
     assert f"--prompts {tmp_path}/p.jsonl" in config
+    part = recipe.with_(data={"sources": {"code.python": "math.jsonl"}})
+    with pytest.raises(InputError, match=r"data\.sources\.code\.python is a relative path"):
+        submit(part, "llama_3_1_8b", [], [Work("blend")], Path("run"), profile="enroot", dry_run=True)
 
 
 def submitted(run: Path, **jobs: str) -> None:
