@@ -26,6 +26,8 @@ def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
     """
     import orjson
 
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; give texts, one per line, or JSON lines")
     texts: list[str] = []
     with open(path, encoding="utf-8") as file:  # not splitlines(): U+2028 and its kin may stand inside a JSON text
         for number, line in enumerate(file, 1):
@@ -112,10 +114,16 @@ def _parts(model: Any) -> tuple[Any, Any]:
 
 
 def encode_texts(folder: Path, texts: Sequence[str], *, max_tokens: int) -> list[list[int]]:
-    """Token ids of each text, cut at `max_tokens`. Raises InputError for a text without any token."""
+    """Token ids of each text, cut at `max_tokens`.
+
+    Raises InputError for a text without any token and for a folder without a tokenizer.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0]}") from error
     encoded = [tokenizer(text)["input_ids"][:max_tokens] for text in texts]
     for index, ids in enumerate(encoded):
         if not ids:
@@ -130,7 +138,9 @@ def loaded(folder: Path, *, dtype: str | None = None) -> Iterator[Any]:
     `dtype`: that of the checkpoint unless given. Never runs code from the directory.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False)
     nemotron_h.mend(model).eval()
     if torch.cuda.is_available():

@@ -13,6 +13,7 @@ import numpy as np
 from prism_nemo.analysis.activations import encode_texts, loaded, pooled_states
 from prism_nemo.analysis.cka import CkaCurve, cka_curve, cka_matrix, grams
 from prism_nemo.artifacts import fingerprint, path_fingerprint
+from prism_nemo.checkpoints.hf_folder import open_hf
 from prism_nemo.errors import InputError
 
 
@@ -69,11 +70,13 @@ def compare_representations(
     Pooled activations are kept under `work` and used again when model and inputs are the same, so a stopped run goes
     on with the next model. All models read the same tokens: those of `tokenizer` (default: the first checkpoint's).
     `resample_size`: half of the inputs unless given (paper: 100 of 200).
-    Raises InputError for fewer inputs than a resample needs.
+    Raises InputError for fewer inputs than a resample needs and for a folder that holds no model or no tokenizer.
     """
     size = len(texts) // 2 if resample_size is None else resample_size
     if not 3 <= size <= len(texts):
         raise InputError(f"{len(texts)} inputs, a resample draws {size} (at least 3); give more inputs")
+    for folder in folders.values():
+        open_hf(Path(folder))  # a wrong one is found before the first is run
     first = next(iter(folders.values()))
     encoded = encode_texts(Path(tokenizer or first), texts, max_tokens=max_tokens)
     kernels = {

@@ -72,9 +72,10 @@ def _show_plan(stages: list, folder: Path) -> None:
     from prism_nemo.stages.run import states
 
     typer.echo(f"run folder: {folder}")
+    width = max(len(stage.name) for stage in stages)
     for stage, situation, _ in states(stages, folder.resolve()):
         ranks = f" ({stage.ranks} ranks)" if stage.ranks > 1 else ""
-        typer.echo(f"  {stage.name:16s} {situation:11s} {stage.does}{ranks}")
+        typer.echo(f"  {stage.name:{width}s} {situation:11s} {stage.does}{ranks}")
 
 
 def _run_here(name: str, stages: list, folder: Path, force: bool) -> None:

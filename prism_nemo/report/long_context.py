@@ -52,9 +52,9 @@ def _rehearsed(report: Mapping[str, Any], prefix: str) -> list[Block]:
         title="Loss by position and by length",
         panels=panels,
         legend=_legend(points),
-        reading=f"Left: a model that uses what lies far back falls from left to right; one trained at {trained} tokens "
-        f"may rise beyond them, and merge and training at {longest} should bend it down again. Right: the loss of the "
-        "value that a question asks for, hidden once in that much text; lower is better.",
+        reading="By position: a model that uses what lies far back falls from left to right; one trained at "
+        f"{trained} tokens may rise beyond them, and merge and training at {longest} should bend it down again. Of the "
+        "needle: the loss of the value that a question asks for, hidden once in that much text; lower is better.",
     )
     return [figure, _positions(points, stretches), _needles(points)]
 

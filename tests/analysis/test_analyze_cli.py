@@ -87,6 +87,18 @@ def test_cka(three, tmp_path):
         call("cka", *points(three), "--inputs", three / "texts.jsonl", "--out", tmp_path / "d")
 
 
+def test_cka_names_what_is_missing_before_work(three, tmp_path):
+    folders, words = points(three), ("--inputs", three / "texts.jsonl", "--count", 12, "--out", tmp_path / "c")
+    with pytest.raises(InputError, match="nowhere"):
+        call("cka", folders[0], tmp_path / "nowhere", *words)
+    with pytest.raises(InputError, match="no such file"):
+        call("cka", *folders, "--inputs", tmp_path / "nowhere.jsonl", "--out", tmp_path / "c")
+    silent = moved(tmp_path / "silent", folders[0], 0.1, seed=5)
+    with pytest.raises(InputError, match="silent has no tokenizer"):
+        call("cka", silent, folders[1], *words)
+    assert not list(tmp_path.glob(".c.activations/*.npy"))
+
+
 def test_landscape_and_behaviour_through_one_store(three, tmp_path):
     asked = ("--problems", three / "problems.jsonl", "-k", 1)
     words = (*asked, "--store", tmp_path / "store", "--max-new-tokens", 3, "--no-grid", "--out", tmp_path / "l")
