@@ -32,7 +32,7 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     path, prompts = folder / "grpo.yaml", folder / "prompts" / "train.jsonl"
     start = folder / "start" / path_fingerprint(Path(job.model))
     config = render(dataclasses.replace(job, model=str(start), prompts=str(prompts)), policy, cluster)
-    _check_mounts(cluster, [Path(job.model), Path(job.out), folder, CODE])
+    _check_mounts(cluster, [Path(job.model).resolve(), Path(job.out), folder, CODE])
     missing = lacks("nemo_rl", kl=job.kl, reference_every=job.reference_every)
     notes = "".join(f"# not in this run: {line}\n" for line in missing)
     text = f"# NeMo-RL {RELEASE}; every other key is its base's.\n{notes}{yaml.safe_dump(config, sort_keys=False)}"
