@@ -51,25 +51,28 @@ def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
     parameters = {"analysis": "long_context", "trained": recipe.midtrain.seq_length, "lengths": lengths}
 
     def work(out: Path, progress: Progress) -> None:
+        from prism_nemo.stages.scores import part_of
+
         with publish(out, Request(kind="analysis", parameters=parameters, inputs=arms)) as draft:
             found = {}
             for number, (name, model) in enumerate(arms.items()):
-                progress(number, len(arms), name)
-                found[name] = rulers(model, lengths, run / "retention", recipe.evaluate.backend)
+                told = part_of(progress, number, name, len(arms), len(lengths))
+                found[name] = rulers(model, lengths, run / "retention", recipe.evaluate.backend, told)
             report = parameters | {"labels": list(arms), "points": found}
             (draft.path / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
     return Stage(name=NAME, does="RULER by length", inputs=arms, parameters=parameters, run=work)
 
 
-def rulers(model: Path, lengths: Sequence[int], store: Path, backend: str) -> dict[str, Any]:
+def rulers(model: Path, lengths: Sequence[int], store: Path, backend: str, progress: Any) -> dict[str, Any]:
     """RULER at the lengths that a model's positions reach, and which ones they do not: `skipped`."""
     from prism_nemo.evaluation.backends.rendering import positions
     from prism_nemo.evaluation.retention import ruler, run_retention
 
     room = positions(model)
     reached = [length for length in lengths if room is None or length <= room]
-    scores = run_retention(model, [ruler(length) for length in reached], store, backend=backend)
+    tasks = [ruler(length) for length in reached]
+    scores = run_retention(model, tasks, store, backend=backend, progress=progress)
     return {
         "ruler": [dataclasses.asdict(score.estimate()) for score in scores],
         "skipped": [length for length in lengths if length not in reached],

@@ -62,13 +62,15 @@ def retention_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
+        from prism_nemo.stages.scores import part_of
 
         tasks = tasks_of(RETENTION)
         with publish(out, Request(kind="analysis", parameters=parameters, inputs=points)) as draft:
             scores = {}
             for number, (arm, model) in enumerate(points.items()):
-                progress(number, len(points), arm)
-                scores[arm] = run_retention(model, tasks, run / "retention", backend=recipe.evaluate.backend)
+                told = part_of(progress, number, arm, len(points), len(tasks))
+                backend = recipe.evaluate.backend
+                scores[arm] = run_retention(model, tasks, run / "retention", backend=backend, progress=told)
             rows = [
                 {"arm": arm, "lost": row.lost, **dataclasses.asdict(row)}
                 for arm in list(points)[1:]

@@ -36,7 +36,7 @@ def arm_scores(
             backend=settings.backend,
             prompting=Prompting(mode=settings.prompting),
             seed=settings.seed,
-            progress=_as_one(progress, number, arm, len(arms)),
+            progress=part_of(progress, number, arm, len(arms), 2 * len(benchmarks)),  # sampling and scoring
         )
         for number, (arm, model) in enumerate(arms.items())
     }
@@ -65,11 +65,15 @@ def _with(benchmark: Benchmark, settings: Evaluate, temperature: float | None = 
     return dataclasses.replace(benchmark, samples=settings.samples_per_problem or benchmark.samples, sampling=sampling)
 
 
-def _as_one(progress: Progress, number: int, arm: str, arms: int) -> Any:
-    """All arms' steps on one scale: an arm is 1."""
+def part_of(progress: Progress, number: int, arm: str, arms: int, steps: int) -> Any:
+    """Progress of one arm on the scale of all: an arm is 1, and each of its `steps` (things told of) an equal part."""
+    seen: list[str] = []
 
     def show(what: str, done: int, total: int) -> None:
-        progress(round(number + done / max(total, 1), 3), arms, f"{LABELS[arm]}, {what}")
+        if what not in seen:
+            seen.append(what)
+        part = min(1.0, (seen.index(what) + done / max(total, 1)) / steps)
+        progress(round(number + part, 3), arms, f"{LABELS.get(arm, arm)}, {what}")
 
     return show
 

@@ -79,7 +79,7 @@ def test_ruler_is_asked_as_far_as_positions_reach(
     asked = []
     monkeypatch.setattr(retention, "run_retention", lambda model, tasks, *_, **__: asked.extend(tasks) or [])
     (tmp_path / "config.json").write_text((CONFIGS / f"{family}.json").read_text())
-    found = rulers(tmp_path, [8192, 32768, 65536], tmp_path, "hf")
+    found = rulers(tmp_path, [8192, 32768, 65536], tmp_path, "hf", print)
     assert [task.name for task in asked] == [f"ruler_{length // 1024}k" for length in reached]
     assert found["skipped"] == [length for length in (8192, 32768, 65536) if length not in reached]
 
@@ -97,3 +97,13 @@ def test_the_landscape_asks_as_the_evaluation_did(tmp_path: Path, monkeypatch: p
     assert (asked["seed"], asked["backend"], asked["k"]) == (7, "hf", recipe.analyze.landscape_samples)
     assert asked["prompting"] == Prompting(mode="raw")
     assert not asked.get("sampling")
+
+
+def test_progress_only_goes_forward() -> None:
+    told: list[float] = []
+    show = scores.part_of(lambda done, total, text="": told.append(done), 1, "mt", 4, 4)
+    for what in ("a: sampling", "b: sampling", "a: scoring", "b: scoring"):
+        for done in range(3):
+            show(what, done, 2)
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (1, 2)
