@@ -92,7 +92,13 @@ def _tokenizer(model: str) -> Any:
 
 
 def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None) -> dict[str, Any]:
-    """Train inside the draft `folder` and leave the finished directory there; returns the run's own metrics."""
+    """Train inside the draft `folder` and leave the finished directory there; returns the run's own metrics.
+
+    A draft whose training was done when it was killed is only tidied up.
+    """
+    if _is_trained(folder):
+        _tidy(job, folder)
+        return Progress(folder / "progress.jsonl", steps_done=job.steps).summary()
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PrinterCallback
@@ -278,13 +284,27 @@ def _finish(trainer: Any, job: RLJob, folder: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.save_pretrained(folder)
     _like_source(Path(job.model), folder)
+    (folder / "trainer" / WHOLE).touch()
+    _tidy(job, folder)
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether the final weights stand in a draft, tidied up or not."""
+    trainer = folder / "trainer"
+    return (trainer / WHOLE).is_file() if trainer.exists() else (folder / "config.json").is_file()
+
+
+def _tidy(job: RLJob, folder: Path) -> None:
+    """Plain checkpoints out of the trainer's; the trainer's own state removed. Can be killed and called again."""
     for checkpoint in sorted((folder / "trainer").glob("checkpoint-*"), key=_step):
         kept = folder / "checkpoints" / f"step_{_step(checkpoint)}"
         kept.mkdir(parents=True, exist_ok=True)
         for weights in [*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.safetensors.index.json")]:
             os.replace(weights, kept / weights.name)
         _like_source(Path(job.model), kept)
-    shutil.rmtree(folder / "trainer")
+    if (folder / "trainer").exists():
+        (folder / "trainer").rename(folder / ".trainer")
+    shutil.rmtree(folder / ".trainer", ignore_errors=True)
 
 
 def _like_source(source: Path, folder: Path) -> None:

@@ -209,6 +209,38 @@ def test_resumes_exactly_after_kill_9(model, prompts, tmp_path):
     ]
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.slow
+def test_a_finished_training_is_not_repeated_after_a_kill(model, prompts, tmp_path, monkeypatch):
+    """Before the checkpoints are in their place, while the first is put there, and while the artifact is hashed."""
+    from prism_nemo.rl import trl as own
+
+    made, draft = job(model, prompts, tmp_path / "rl", steps=2), tmp_path / ".rl.partial"
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise Killed
+
+    def run(patched: object, name: str) -> None:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(patched, name, killed)
+            train_grpo(made)
+
+    run(own, "_tidy")
+    monkeypatch.setattr("trl.GRPOTrainer.train", killed)
+    run(own, "_like_source")
+    assert (draft / "checkpoints" / "step_2" / "model.safetensors").is_file()
+    assert (draft / "trainer").exists()
+    run(sys.modules["prism_nemo.artifacts.publish"], "hash_files")
+    assert not list(draft.glob("*trainer"))
+    train_grpo(made)
+    assert verify(tmp_path / "rl") == []
+    assert (tmp_path / "rl" / "checkpoints" / "step_2" / "config.json").is_file()
+    assert [row["step"] for row in rows(tmp_path / "rl")] == [1, 2]
+
+
 def test_half_written_checkpoints_are_removed(tmp_path):
     for step, whole in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
