@@ -10,7 +10,11 @@ from prism_nemo.data.mixture import Join, Mixture, Part
 from prism_nemo.errors import InputError, missing_package
 
 UNIT_BYTES = 64 << 20
-GIVE_PATH = "give its path with --source NAME=PATH, or --benchmark NAME=PATH"
+GIVE_SOURCE = "give its path with --source NAME=PATH (in a recipe data.sources.NAME=PATH)"
+GIVE_BENCHMARK = (
+    "give its path with --benchmark NAME=PATH (in a recipe data.benchmarks.NAME=PATH), or check nothing with "
+    "--no-decontaminate (data.decontaminate=false)"
+)
 SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -124,8 +128,9 @@ def file_kind(name: str) -> str | None:
 
 def _from_hub(label: str, part: Part) -> tuple[Path, list[str]]:
     """Arrow files of a hub data set in the local cache, downloaded when needed."""
+    give = GIVE_BENCHMARK if label.startswith("benchmark ") else GIVE_SOURCE
     if part.hub is None:
-        raise InputError(f"{label} needs a local path{': ' + part.note if part.note else ''}; {GIVE_PATH}")
+        raise InputError(f"{label} needs a local path{': ' + part.note if part.note else ''}; {give}")
     try:
         import datasets
     except ImportError:
@@ -137,7 +142,7 @@ def _from_hub(label: str, part: Part) -> tuple[Path, list[str]]:
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{label}: {part.hub.id} cannot be loaded from the hub ({reason}); download it and {GIVE_PATH}"
+            f"{label}: {part.hub.id} cannot be loaded from the hub ({reason}); download it and {give}"
         ) from None
     found = sorted(Path(entry["filename"]) for entry in table.cache_files)
     if not found:

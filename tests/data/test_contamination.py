@@ -200,3 +200,6 @@ def test_a_benchmark_that_cannot_be_read_stops_the_run(tmp_path, three_sources, 
     three_sources(extra=f"decontamination: {tmp_path / 'list.yaml'}")
     with pytest.raises(InputError, match=r"benchmark quiz: .*nowhere\.jsonl does not exist"):
         prepare(load_mixture(tmp_path / "mixture.yaml"), tokenizer, **settings_of(tmp_path))
+    (tmp_path / "list.yaml").write_text("benchmarks: [{name: quiz}]")
+    with pytest.raises(InputError, match=r"benchmark quiz needs a local path; give its path with --benchmark NAME"):
+        prepare(load_mixture(tmp_path / "mixture.yaml"), tokenizer, **settings_of(tmp_path))
