@@ -176,7 +176,7 @@ class _Tensors:
 
 
 def upstream_provider(hf: Path, dtype: torch.dtype) -> Any:
-    """The provider as Megatron-Bridge makes it, for `run_config.yaml`; rotary scaling that it cannot say is left out."""
+    """As Megatron-Bridge makes it, for `run_config.yaml`; rotary scaling that it cannot say is left out."""
     import importlib
 
     from megatron.bridge.models.conversion.auto_bridge import AutoBridge
