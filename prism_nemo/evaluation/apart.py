@@ -13,6 +13,8 @@ from typing import Any
 from prism_nemo.errors import PrismError
 
 Progress = Callable[[str, int, int], None]
+APART = ("vllm",)
+"""Backends that hold a GPU until their process ends."""
 
 
 def apart[Result](
@@ -97,3 +99,18 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os.killpg(0, signal.SIGKILL)
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    return seen[: torch.cuda.device_count()]
+
+
+def see_only(gpu: str) -> None:
+    """Hide all other GPUs from this process, which has not looked at any yet; an empty name hides none."""
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu

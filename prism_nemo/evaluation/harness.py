@@ -46,8 +46,10 @@ class Harness:
         task_folder: Path | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        """`home` keeps the likelihoods, each backend's and precision's apart. Raises InputError for a backend that does
-        not ask raw."""
+        """`home` keeps the likelihoods, those of each task, backend and precision apart.
+
+        Raises InputError for a backend that does not ask raw.
+        """
         if backend.prompting.mode != "raw":
             raise InputError(f"the harness's tasks are asked raw, not with prompting mode {backend.prompting.mode}")
         self._tokenizer = getattr(backend, "tokenizer", None) or ModelTokenizer(model_dir, backend.prompting)
@@ -68,7 +70,7 @@ class Harness:
             self._backend,
             self._tokenizer,
             self._store,
-            self._home / f"likelihoods.{re.sub(r'[^a-zA-Z0-9.-]+', '_', self._backend.name)}.jsonl",
+            self._home / f"likelihoods.{task.name}.{re.sub(r'[^a-zA-Z0-9.-]+', '_', self._backend.name)}.jsonl",
             task=f"{task.name}@lm-eval-{lm_eval.__version__}",
             context=self._context(task),
             progress=self._progress,
@@ -84,8 +86,10 @@ class Harness:
                 task_manager=self._manager,
                 metadata=dict(task.metadata),
             )
-        except OSError as error:  # of the network, the hub or the disk
-            reason = str(error).partition("\n")[0]
+        except (OSError, LookupError) as error:  # of the network, the hub or the disk; nltk: a resource not found
+            if isinstance(error, (KeyError, IndexError)):
+                raise
+            reason = " ".join(str(error).replace("*", "").split())
             raise PrismError(f"{task.name}: the harness could not get its data ({reason:.160})") from error
         return found["samples"], lm_eval.__version__, model.cut
 

@@ -1,21 +1,17 @@
 """A model on benchmarks: sample what is missing, judge, score."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError, PrismError
-from prism_nemo.evaluation.apart import Progress, side_by_side
+from prism_nemo.evaluation.apart import APART, Progress, gpus, see_only, side_by_side
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling, read_protocol
 from prism_nemo.evaluation.sampling import Backend, generate
 from prism_nemo.evaluation.scoring import Score, judge, samples_of, score
 from prism_nemo.evaluation.store import GenerationStore
-
-APART = ("vllm",)
-"""Backends that hold a GPU until their process ends."""
 
 
 def evaluate(
@@ -90,25 +86,15 @@ def _sample_checkpoint(
     *,
     progress: Progress,
 ) -> tuple[str, Prompting]:
-    """(the model's fingerprint, the prompting as it was really done); `device`: the only GPU to see."""
+    """(the model's fingerprint, the prompting as it was really done)"""
     from prism_nemo.evaluation.backends import open_backend
 
-    if device:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    see_only(device)
     with GenerationStore(store) as opened:
         sampler = open_backend(backend, str(model), prompting, opened)
         for benchmark in benchmarks:
             _sample(sampler, benchmark, opened, seed, shard, progress)
         return sampler.facts["fingerprint"], sampler.prompting
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    seen = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
-    return seen[: torch.cuda.device_count()]
 
 
 def _asked(benchmark: Benchmark, k: int | None, sampling: Sampling | None) -> Benchmark:

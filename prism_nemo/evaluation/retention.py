@@ -6,7 +6,6 @@ come (`harness`): a killed run goes on where it was.
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import math
@@ -17,7 +16,7 @@ from typing import Any
 
 from prism_nemo.artifacts.fingerprint import file_hash, fingerprint
 from prism_nemo.errors import InputError, missing_package
-from prism_nemo.evaluation.apart import Progress, apart
+from prism_nemo.evaluation.apart import APART, Progress, gpus, see_only, side_by_side
 from prism_nemo.evaluation.averages import combine
 from prism_nemo.evaluation.identity import model_facts, model_files
 from prism_nemo.evaluation.protocol import Prompting
@@ -166,21 +165,27 @@ def run_retention(
     """Scores of a Hugging Face directory; finished tasks in FOLDER/retention are read, not run again.
 
     `folder` is a generation store, where the answers go. `backend`: hf, vllm or openai (`url`, and `served`, the name
-    there); it is opened only when something has to be run, vLLM in a process of its own, and asks raw. `limit`:
-    documents per subtask, for a quick look. `task_folder`: task files in place of the harness's. What was done with
-    another backend, limit, task folder or version of the harness is kept apart. Raises InputError for a bad model
-    directory, an unknown task, or too few positions.
+    there); it is opened only when something has to be run, vLLM in a process per GPU, which share the tasks; it asks
+    raw. `limit`: documents per subtask, for a quick look. `task_folder`: task files in place of the harness's. What was
+    done with another backend, limit, task folder or version of the harness is kept apart. Raises InputError for a bad
+    model directory, an unknown task, or too few positions.
     """
     model_files(model_dir)
     _no_remote_code(model_dir)
-    work = functools.partial(apart, _run) if backend == "vllm" else _run
-    through = (backend, url, served, tensor_parallel, timeout_seconds)
-    return work(model_dir, tasks, folder, *through, limit, task_folder, progress=progress)
+    through = (model_dir, folder, backend, url, served, tensor_parallel, timeout_seconds, limit, task_folder)
+    if backend in APART:
+        devices = gpus() if tensor_parallel == 1 else []
+        shares = [tasks[number :: max(1, len(devices))] for number in range(max(1, len(devices)))]
+        calls = [(*through, share, device) for share, device in zip(shares, devices or [""], strict=True) if share]
+        found = [score for scores in side_by_side(_run, calls, progress=progress) for score in scores]
+    else:
+        found = _run(*through, tasks, "", progress=progress)
+    by_name = {score.name: score for score in found}
+    return [by_name[task.name] for task in tasks]
 
 
 def _run(
     model_dir: Path,
-    tasks: Sequence[Task],
     folder: Path,
     backend: str,
     url: str,
@@ -189,9 +194,12 @@ def _run(
     timeout_seconds: float,
     limit: int | None,
     task_folder: Path | None,
+    tasks: Sequence[Task],
+    device: str,
     *,
     progress: Progress,
 ) -> list[TaskScores]:
+    see_only(device)
     with GenerationStore(folder) as store:
         facts = model_facts(model_dir, store.described("models"))
         home = folder / "retention" / facts["fingerprint"] / _conditions(backend, task_folder)

@@ -129,7 +129,7 @@ def generate(
             if missing:
                 yield [request for request in piece if request.key.digest in missing]
 
-    for samples in backend.complete(unfinished(), sampling):
+    for samples in backend.complete(unfinished(), sampling) if pieces else ():
         done.sampled += store.append(samples)
         finished += len(samples)
         progress(finished, len(mine))

@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_and_documents_are_paired(pico, tasks, tmp_path, mo
         assert {sample.task.split("@")[0] for sample in store.samples()} == {"answers"}
     (home,) = (path for path in (tmp_path / "store" / "retention" / runs[0][0].model).iterdir() if path.is_dir())
     assert home.name.startswith("hf-lm-eval-")
-    likely = home / "likelihoods.hf_float32.jsonl"
+    likely = home / "likelihoods.tiny.hf_float32.jsonl"
     lines = likely.read_bytes().splitlines(keepends=True)
     assert len(lines) == 18
     for path in home.glob("*.json"):
@@ -121,6 +121,24 @@ def test_a_killed_run_goes_on_and_documents_are_paired(pico, tasks, tmp_path, mo
     assert len(asked) == 8
     monkeypatch.setattr(HfBackend, "__init__", lambda *_, **__: pytest.fail("loaded again"))
     assert r.run_retention(models[0], both, tmp_path / "store", task_folder=tasks) == runs[0]
+
+
+def test_processes_with_a_gpu_each_share_the_tasks(pico, tasks, tmp_path, monkeypatch):
+    """With transformers in vLLM's place."""
+    both = [CHOICE_TASK, ANSWER_TASK]
+    alone = r.run_retention(pico("llama_3_1_8b"), both, tmp_path / "alone", task_folder=tasks)
+    monkeypatch.setattr(r, "APART", ("hf",))
+    monkeypatch.setattr(r, "gpus", lambda: ["0", "1", "2"])
+    told = []
+    shared = r.run_retention(
+        pico("llama_3_1_8b"),
+        both,
+        tmp_path / "shared",
+        task_folder=tasks,
+        progress=lambda *words: told.append(words[0]),
+    )
+    assert shared == alone
+    assert {what.split("@")[0] for what in told} == {"tiny", "answers"}
 
 
 def test_through_a_server(pico, tasks, tmp_path):
@@ -175,7 +193,15 @@ def test_what_cannot_work_is_said(pico, tasks, long, tmp_path, monkeypatch):
     gone = r.Task(name="gone", harness="tiny_gone", metric="acc")
     with pytest.raises(PrismError, match="gone: the harness could not get its data"):
         r.run_retention(long, [gone], tmp_path / "store", task_folder=tasks)
-    assert not list(tmp_path.glob("store/retention/*/gone*"))
+    assert not list(tmp_path.glob("store/retention/*/*/gone*"))
+    import lm_eval
+
+    def unfound(**how):
+        raise LookupError("*****\n  Resource punkt_tab not found.")
+
+    monkeypatch.setattr(lm_eval, "simple_evaluate", unfound)
+    with pytest.raises(PrismError, match=r"gone: .* get its data .Resource punkt_tab not found"):
+        r.run_retention(long, [gone], tmp_path / "store", task_folder=tasks)
 
 
 def test_the_command_line_runs_a_suite_against_its_base(pico, long, tmp_path, monkeypatch):
