@@ -16,12 +16,10 @@ def plan(
     json_output: bool = typer.Option(False, "--json", help="For a program."),
 ) -> None:
     """Tokens, memory per GPU, hours, disk, warnings.  Example: prism plan llama_3_1_8b parallel.nodes=4"""
-    import dataclasses
-
     from prism_nemo.recipe import load_recipe, override
-    from prism_nemo.recipe.plan import lines
+    from prism_nemo.recipe.plan import lines, to_dict
     from prism_nemo.recipe.plan import plan as make_plan
 
     resolved = override(load_recipe(recipe), overrides or [])
     made = make_plan(resolved, gpu=gpu, slice_hours=slice_hours, utilisation=utilisation, measured=measured)
-    typer.echo(json.dumps(dataclasses.asdict(made), indent=1) if json_output else "\n".join(lines(made)))
+    typer.echo(json.dumps(to_dict(made), indent=1) if json_output else "\n".join(lines(made)))

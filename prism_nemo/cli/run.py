@@ -23,7 +23,7 @@ def run(
     from prism_nemo.recipe import load_recipe, override
     from prism_nemo.recipe.check import check
     from prism_nemo.stages.chain import chain
-    from prism_nemo.stages.run import run_share, select
+    from prism_nemo.stages.run import from_first_to_do, run_share, select
     from prism_nemo.stages.status import write_order
 
     resolved = override(load_recipe(recipe), overrides or [])
@@ -38,7 +38,12 @@ def run(
     if profile is not None:
         from prism_nemo.launch import submit
 
-        jobs = submit(resolved, recipe, overrides or [], stages, folder, profile=profile, dry_run=dry_run)
+        if not dry_run:
+            stages = from_first_to_do(stages, folder.resolve(), force=force)
+        if not stages:
+            typer.echo(f"{folder}: all is up to date, nothing to submit")
+            return
+        jobs = submit(resolved, recipe, overrides or [], stages, folder, profile=profile, dry_run=dry_run, force=force)
         if jobs:
             write_order(folder.resolve(), names)
         for job in jobs:

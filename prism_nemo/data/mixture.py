@@ -136,6 +136,10 @@ class Source:
     tokens: float | None = None
     """Known population in tokens (Granite-3.3 tokenizer, paper, Table 1), for plans made before the data is read."""
 
+    def local_names(self) -> set[str]:
+        """What the user's own files may stand for: the source, or SOURCE.PART of several parts."""
+        return {self.name} | {f"{self.name}.{part.name}" for part in self.parts if part.name}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
@@ -155,6 +159,10 @@ class Mixture:
     def weights(self) -> dict[str, float]:
         """Source name -> share of training tokens."""
         return {source.name: source.weight for source in self.sources}
+
+    def local_names(self) -> set[str]:
+        """What the user's own files may stand for."""
+        return {name for source in self.sources for name in source.local_names()}
 
     def domains(self) -> dict[str, float]:
         """Domain -> share of training tokens."""
@@ -312,8 +320,7 @@ def _shares(sources: list[Source], path: Path) -> list[Source]:
 
 def with_local_data(mixture: Mixture, overrides: Mapping[str, Any]) -> Mixture:
     """The mixture with sources read from elsewhere; see `load_mixture`."""
-    known = {source.name for source in mixture.sources}
-    known |= {f"{source.name}.{part.name}" for source in mixture.sources for part in source.parts if part.name}
+    known = mixture.local_names()
     for name in overrides:
         if name not in known:
             raise InputError(f"mixture {mixture.name} has no source {name!r}{suggestion(name, known)}")

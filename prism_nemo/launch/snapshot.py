@@ -18,7 +18,8 @@ LIMIT = 64 << 20
 def snapshot(folder: Path, root: Path = ROOT) -> Path:
     """Copy the running code to FOLDER/code-HASH/code and return FOLDER/code-HASH; a copy that is there is used again.
 
-    In a checkout: tracked files as they are now, and new ones that git does not ignore. Installed: the package.
+    In a checkout: tracked files as they are now, and new ones that git does not ignore. Without git, as in an unpacked
+    archive or the image: all files of NEEDED that are there.
     Raises InputError when git cannot be asked or the code is larger than LIMIT.
     """
     files = _files(root)
@@ -47,10 +48,10 @@ def snapshot(folder: Path, root: Path = ROOT) -> Path:
 
 def _files(root: Path) -> list[str]:
     if not (root / ".git").exists():
-        found = (
-            path for path in (root / "prism_nemo").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        found = (path for name in NEEDED for path in (root / name).rglob("*"))
+        return sorted(
+            str(path.relative_to(root)) for path in found if path.is_file() and "__pycache__" not in path.parts
         )
-        return sorted(str(path.relative_to(root)) for path in found)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *NEEDED]
     try:
         listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout

@@ -47,12 +47,14 @@ def submit(
     *,
     profile: str,
     dry_run: bool = False,
+    force: bool = False,
 ) -> list[SlurmJob]:
     """One job per stage, each after the one before it has succeeded; the jobs in their order, none in a dry run.
 
     `source`: the recipe's name or file as it was given; a file is copied into the run. With `dry_run` the resolved
-    recipe and the very sbatch texts are printed instead. A stage that is still queued from an earlier submission is an
-    InputError: two jobs must not write one run. Raises PrismError when sbatch refuses.
+    recipe and the very sbatch texts are printed instead. With `force` what these stages made before is removed. A stage
+    that is still queued from an earlier submission is an InputError: two jobs must not write one run. Raises PrismError
+    when sbatch refuses.
     """
     run = run.resolve()
     chosen = load_profile(profile)
@@ -69,6 +71,8 @@ def submit(
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(recipe.to_yaml())
     code = snapshot(folder)
+    for stage in stages if force else ():
+        shutil.rmtree(run / stage.name, ignore_errors=True)
     submitted: list[SlurmJob] = []
     try:
         for job in jobs:
@@ -103,7 +107,7 @@ def _show(recipe: Recipe, jobs: list[Job], profile: Profile, run: Path) -> None:
 def _recipe_argument(source: str, folder: Path, *, dry_run: bool) -> str:
     """A shipped recipe goes by name (it travels with the code); a file is copied into the run."""
     path = Path(source)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():
         return source
     copy = folder / "recipe" / path.name
     if not dry_run:
@@ -113,22 +117,16 @@ def _recipe_argument(source: str, folder: Path, *, dry_run: bool) -> str:
 
 
 def _absolute_paths(recipe: Recipe) -> list[str]:
-    """Overrides that name the recipe's files from the root: a job starts in its copy of the code, not here.
-
-    Raises InputError for a relative path that no override can name: of a part of a source.
-    """
+    """Overrides that name the recipe's files from the root: a job starts in its copy of the code, not here."""
     values = {"model.base": recipe.model.base, "data.tokenizer": recipe.data.tokenizer, "rl.prompts": recipe.rl.prompts}
     values |= {f"data.sources.{name}": path for name, path in recipe.data.sources.items()}
+    values |= {f"data.benchmarks.{name}": path for name, path in recipe.data.benchmarks.items()}
     mixtures = {"data.mixture": recipe.data.mixture}
     if recipe.long_context is not None:
         mixtures["long_context.mixture"] = recipe.long_context.mixture
     values |= {key: path for key, path in mixtures.items() if Path(path).suffix}  # others are names
     found = {key: Path(path) for key, path in values.items() if path and not Path(path).is_absolute()}
-    found = {key: path.absolute() for key, path in found.items() if path.exists()}
-    for key in found:
-        if key.count(".") > 2:
-            raise InputError(f"{key} is a relative path, which means something else in a job; write it from the root")
-    return [f"{key}={path}" for key, path in found.items()]
+    return [f"{key}={path.absolute()}" for key, path in found.items() if path.exists()]
 
 
 def _check_secrets(profile: Profile) -> None:

@@ -17,7 +17,7 @@ def shipped() -> list[str]:
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of a Python file, or a shipped one by name. Raises InputError when there is none or it is broken."""
     path = Path(name_or_path)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():
         path = SHIPPED / f"{name_or_path}.py"
     if not path.is_file():
         raise InputError(f"no recipe '{name_or_path}': neither a file nor one of {', '.join(shipped())}")

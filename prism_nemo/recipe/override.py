@@ -44,8 +44,9 @@ def unknown_key(key: str, name: str, known: Sequence[str]) -> InputError:
 def _replace(part: Any, path: list[str], text: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     if isinstance(part, dict):
-        if rest:
-            raise InputError(f"recipe key '{key}' goes too deep: '{name}' holds a value")
+        name = ".".join(path)  # data.sources.chat.ultrachat: a part of a source
+        if rest and not all(isinstance(value, str) for value in part.values()):
+            raise InputError(f"recipe key '{key}' goes too deep: '{path[0]}' holds a value")
         kind = type(part.get(name, "" if not part else next(iter(part.values()))))
         return {**part, name: parse(text, kind, key)}
     hints = get_type_hints(type(part))

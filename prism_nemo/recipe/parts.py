@@ -27,7 +27,7 @@ class Data:
     mixture: str
     """A name in `data_prep/mixtures` or a YAML file: sources and their shares of tokens."""
     sources: dict[str, str] = field(default_factory=dict)
-    """Source name -> local file or folder to read instead of the source's own."""
+    """Source, or SOURCE.PART of one in several parts -> local file or folder to read instead of its own."""
     decontaminate: bool = True
     """Leave out documents with text of the mixture's benchmark list."""
     benchmarks: dict[str, str] = field(default_factory=dict)

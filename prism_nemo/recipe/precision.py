@@ -7,10 +7,11 @@ layer, norms, the attention core, the causal convolution and the state-space sca
 Transformer Engine has no FP8 version of them here (`fp8_dot_product_attention` is off, the scan keeps fp32 states).
 
 Hybrids keep two layers at either end in bf16 with current and blockwise scaling, dense models one or none: this is how
-NVIDIA trained Nemotron-H and Nemotron Nano 2 in FP8 (their own recipes in that file), because the layers next to the
-embedding and the output are the most sensitive ones. Delayed scaling cannot do so: it enters one FP8 context for all
-layers, and Megatron-Core asserts that no layer is left out (core/fp8_utils.py, "Delayed scaling does not support first
-/ last layer in BF16").
+NVIDIA trained Nemotron-H and Nemotron Nano 2 in FP8 (bridge/recipes/nemotronh/h100: nemotronh.py, 47B and 56B;
+nemotron_nano_v2.py), because the layers next to the embedding and the output are the most sensitive ones. Delayed
+scaling cannot do so: it enters one FP8 context for all layers, and Megatron-Core asserts that no layer is left out
+(core/fp8_utils.py, "Delayed scaling does not support first / last layer in BF16"). MXFP8, with a scale for every 32
+numbers, leaves none out, in NVIDIA's hybrids neither (bridge/perf_recipes/nemotronh/gb200/nemotronh.py).
 """
 
 from dataclasses import dataclass
@@ -59,3 +60,14 @@ HYBRID: dict[Precision, MixedPrecision] = {
 def mixed_precision(precision: Precision, *, hybrid: bool) -> MixedPrecision:
     """The row of a recipe's `precision`."""
     return (HYBRID if hybrid else DENSE)[precision]
+
+
+def left_in_bf16(precision: Precision, *, hybrid: bool) -> list[str]:
+    """One line on what an FP8 precision does not touch; nothing for the others."""
+    row = mixed_precision(precision, hybrid=hybrid)
+    if not row.fp8:
+        return []
+    always = f"embedding, output layer, norms, attention core{', convolution and scan' if hybrid else ''}"
+    count, what = row.bf16_layers, "sublayer" if hybrid else "layer"
+    ends = f"the first and the last {what if count == 1 else f'{count} {what}s'}, " if count else ""
+    return [f"{precision} leaves in bf16 or fp32: {ends}{always}"]

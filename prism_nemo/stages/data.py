@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from prism_nemo.data.rehearsal.corpus import SOURCES, write_corpus
 from prism_nemo.data.rehearsal.mixture import base_mixture, rehearsal_mixture
 from prism_nemo.errors import InputError
 from prism_nemo.recipe import Data, LongContext, Recipe, Training
+from prism_nemo.recipe.mixtures import mixtures, own_files
 from prism_nemo.stages.stage import Progress, Stage
 
 TOKENIZER_CHARACTERS = 400_000
@@ -60,7 +61,7 @@ def _texts(path: Path) -> Iterator[str]:
 def mixture_of(recipe: Recipe, corpus: Path) -> Mixture:
     """The mixture of mid-training, in a rehearsal with the same shares per domain. Raises InputError."""
     if not recipe.data.rehearsal:
-        return load_mixture(recipe.data.mixture, recipe.data.sources)
+        return mixtures(recipe)["midtrain"]
     return rehearsal_mixture(load_mixture(recipe.data.mixture), corpus, recipe.data.sources)
 
 
@@ -79,16 +80,10 @@ def mixture_stages(recipe: Recipe, run: Path) -> list[Stage]:
 
 def long_context_mixture_of(recipe: Recipe, settings: LongContext, corpus: Path) -> Mixture:
     """The mixture of long-context training. A rehearsal's problems are all short, so there short documents are kept."""
-    mixture = load_mixture(settings.mixture)
     if not recipe.data.rehearsal:
-        return load_mixture(settings.mixture, _of(mixture, recipe.data.sources))
-    rehearsed = rehearsal_mixture(mixture, corpus, {})
-    return with_local_data(rehearsed, _of(rehearsed, recipe.data.sources))
-
-
-def _of(mixture: Mixture, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The user's own files of the sources that this mixture has."""
-    return {name: path for name, path in overrides.items() if any(name == source.name for source in mixture.sources)}
+        return mixtures(recipe)["long_context"]
+    rehearsed = rehearsal_mixture(load_mixture(settings.mixture), corpus, {})
+    return with_local_data(rehearsed, own_files(recipe, rehearsed))
 
 
 def _long_context_stages(recipe: Recipe, settings: LongContext, run: Path) -> list[Stage]:
@@ -113,7 +108,9 @@ def _packed_stage(settings: LongContext, blend: Path) -> Stage:
         pack_blend(blend, out, seq_length=settings.seq_length, overlap=settings.overlap)
 
     does = "long documents in whole sequences"
-    return Stage(name="long_context_packed", does=does, inputs={"blend": blend}, parameters=parameters, run=work)
+    return Stage(
+        name="long_context_packed", does=does, inputs={"blend": blend}, parameters=parameters, run=work, gpu=False
+    )
 
 
 def _inputs(recipe: Recipe, run: Path) -> dict[str, Path]:
@@ -135,7 +132,7 @@ def texts_stage(recipe: Recipe, run: Path) -> Stage:
             (draft.path / "texts.jsonl").write_text("\n".join(rows) + "\n")
 
     does = "held-out documents to compare activations on"
-    return Stage(name="texts", does=does, inputs=inputs, parameters={"count": count}, run=work)
+    return Stage(name="texts", does=does, inputs=inputs, parameters={"count": count}, run=work, gpu=False)
 
 
 def base_mixture_of(recipe: Recipe, corpus: Path) -> Mixture:
@@ -151,11 +148,9 @@ def blend_stage(
     """
     resolved = _screened(mixture(), recipe.data)
     benchmarks = {name: Path(path).resolve() for name, path in recipe.data.benchmarks.items()}
-    outside = {
-        f"source {source}": Path(path).resolve()
-        for source, path in recipe.data.sources.items()
-        if any(entry.name == source for entry in resolved.sources)
-    } | {f"benchmark {name}": path for name, path in benchmarks.items()}
+    outside = {f"source {name}": Path(path).resolve() for name, path in own_files(recipe, resolved).items()} | {
+        f"benchmark {name}": path for name, path in benchmarks.items()
+    }
     for source, path in outside.items():
         _check_file(source, path)
     parameters = {

@@ -74,6 +74,19 @@ def run_chain(stages: list[Stage], run: Path, screen: Screen, *, force: bool = F
             screen.end(_run_one(stage, run, screen))
 
 
+def from_first_to_do(stages: list[Stage], run: Path, *, force: bool = False) -> list[Stage]:
+    """The stages from the first on that has work to do: those before it need no job of their own.
+
+    Raises InputError where `run_chain` would before any work.
+    """
+    if force:
+        return stages
+    refuse_different(stages, run)
+    done = next((n for n, stage in enumerate(stages) if situation(stage, run) != "up to date"), len(stages))
+    _check_inputs(stages[done:], run)
+    return stages[done:]
+
+
 def run_share(stages: list[Stage], run: Path, share: tuple[int, int]) -> None:
     """Do one share of the work of a single stage, beside others that do theirs; no record is kept.
 

@@ -152,6 +152,17 @@ def test_chain_is_submitted_in_order_and_remembered(
     assert (code / "recipes" / "tiny_dense.py").is_file()
 
 
+def test_force_removes_what_the_selected_stages_made(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tmp_path / "bin", "sbatch", "echo 7", monkeypatch)
+    run = tmp_path / "run"
+    for name in ("base", "blend"):
+        (run / name).mkdir(parents=True)
+    submit(recipe, "tiny_dense", [], [Work("blend")], run, profile="local", force=True)
+    assert (run / "base").is_dir() and not (run / "blend").exists()
+
+
 def test_a_refused_job_cancels_those_before_it(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command(
         tmp_path / "bin",
@@ -182,9 +193,10 @@ def test_files_are_named_from_the_root_for_jobs(
     given = [f"{key}={tmp_path}/{value}" for key, value in (entry.split("=") for entry in changes)]
     assert all(entry in blend for entry in given), blend
     assert f"--prompts {tmp_path}/p.jsonl" in config
-    part = recipe.with_(data={"sources": {"code.python": "math.jsonl"}})
-    with pytest.raises(InputError, match=r"data\.sources\.code\.python is a relative path"):
-        submit(part, "llama_3_1_8b", [], [Work("blend")], Path("run"), profile="enroot", dry_run=True)
+    part = recipe.with_(data={"sources": {"chat.ultrachat": "math.jsonl"}, "benchmarks": {"aime24": "p.jsonl"}})
+    submit(part, "llama_3_1_8b", [], [Work("blend")], Path("run"), profile="enroot", dry_run=True)
+    told = capsys.readouterr().out
+    assert f"data.sources.chat.ultrachat={tmp_path}/math.jsonl data.benchmarks.aime24={tmp_path}/p.jsonl" in told
 
 
 def submitted(run: Path, **jobs: str) -> None:
@@ -263,6 +275,16 @@ def test_uncommitted_code_travels_and_ignored_files_do_not(tmp_path: Path) -> No
     assert (before / "code" / "prism_nemo" / "a.py").read_text() == "committed = 1\n"
     assert (after / "code" / "prism_nemo" / "a.py").read_text() == "committed = 0\n"
     assert sorted(path.name for path in (after / "code" / "prism_nemo").iterdir()) == ["a.py", "new.py"]
+
+
+def test_without_git_everything_that_stages_read_travels(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("prism_nemo/a.py", "prism_nemo/__pycache__/a.pyc", "recipes/r.py", "data_prep/s.yaml", "notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    code = snapshot(tmp_path / "jobs", root) / "code"
+    copied = sorted(str(path.relative_to(code)) for path in code.rglob("*") if path.is_file())
+    assert copied == ["data_prep/s.yaml", "prism_nemo/a.py", "recipes/r.py"]
 
 
 def test_too_much_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

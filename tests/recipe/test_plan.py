@@ -10,7 +10,7 @@ import pytest
 from prism_nemo.errors import InputError
 from prism_nemo.recipe import Recipe, load_recipe, override, shipped
 from prism_nemo.recipe.check import check
-from prism_nemo.recipe.plan import lines, plan
+from prism_nemo.recipe.plan import lines, plan, to_dict
 from prism_nemo.recipe.plan.text import table_row
 
 BASES = [name for name in shipped() if not name.startswith("tiny")]
@@ -129,11 +129,56 @@ def test_sources_add_up_and_a_small_one_is_named(tmp_path: Path) -> None:
         "- {name: math, weight: 0.1, tokens: 1e9, max_epochs: 2, path: b.jsonl}\n"
     )
     planned = plan(made("llama_3_1_8b", f"data.mixture={mixture}"))
-    assert sum(source.tokens for source in planned.sources) == 26_214_400_000
-    assert planned.sources[1].epochs == pytest.approx(2.62144)
-    assert "source math is too small: 2.62B tokens wanted of 1.00B are 2.6 epochs, at most 2" in "\n".join(
+    mixed = [source for source in planned.sources if source.stage == "midtrain"]
+    assert sum(source.tokens for source in mixed) == 26_214_400_000
+    assert mixed[1].epochs == pytest.approx(2.62144)
+    assert to_dict(planned)["sources"][1]["epochs"] == mixed[1].epochs
+    assert "midtrain: source math is too small: 2.62B tokens wanted of 1.00B are 2.6 epochs, at most 2" in "\n".join(
         planned.warnings
     )
+
+
+def test_what_there_is_of_a_users_own_files_is_not_known() -> None:
+    changes = ["data.sources.chat.ultrachat=/a", "data.sources.dclm_edu=/b", "data.sources.xenarcai_codex=/c"]
+    planned = plan(made("llama_3_1_8b", *changes))
+    unknown = [(source.stage, source.name) for source in planned.sources if source.population is None]
+    own = [("long_context", "dclm_edu"), ("long_context", "xenarcai_codex")]
+    assert unknown == [("midtrain", "dclm_edu"), ("midtrain", "chat"), *own]
+    with pytest.raises(InputError, match="data.sources.chat.ultra: math_code_science or long_context has no source"):
+        plan(made("llama_3_1_8b", "data.sources.chat.ultra=/a"))
+    with pytest.raises(InputError, match="no mixture 'math_cod'"):
+        plan(made("llama_3_1_8b", "data.mixture=math_cod"))
+
+
+def test_sums_are_in_the_answer_for_programs_and_a_repeated_training_is_one_line() -> None:
+    planned = plan(made("llama_3_1_8b"))
+    answer = to_dict(planned)
+    assert answer["trainings"][0]["memory"][0]["total"] == planned.trainings[0].memory[0].total
+    assert answer["disk"]["total"] == planned.disk.total
+    shown = lines(planned)
+    assert "long_context_attention: the same once more at most, with attention alone trained" in shown
+    gpu_hours = sum(training.budget.gpu_hours for training in planned.trainings)
+    assert any(line.endswith(f", {gpu_hours:,.0f} GPU-hours") for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("assumed", "words"), [({"slice_hours": 0.1}, "take 10 minutes"), ({"utilisation": 40}, "such as 0.4")]
+)
+def test_assumptions_that_cannot_be_are_refused(assumed: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan(made("llama_3_1_8b"), **assumed)  # type: ignore[arg-type]
+
+
+def test_what_fp8_leaves_alone_is_said() -> None:
+    (note, _) = plan(made("nemotron_h_8b", "precision=fp8_blockwise")).notes
+    assert note.startswith("fp8_blockwise leaves in bf16 or fp32: the first and the last 2 sublayers, embedding")
+    assert "the first and the last layer, " in plan(made("llama_3_1_8b", "precision=fp8_current")).notes[0]
+    assert "fp32: embedding, output layer" in plan(made("nemotron_h_8b", "precision=mxfp8"), gpu="b200").notes[0]
+    long = plan(made("llama_3_1_8b", "precision=fp8_current")).warnings
+    assert long == [
+        "long_context: 70% of the FLOPs are the attention core's, which FP8 does not speed up: the hours are too few"
+    ]
+    assert "fp32 does not reach" in warned("llama_3_1_8b", "precision=fp32", "parallel.tensor=8")
 
 
 def test_time_follows_from_flops() -> None:

@@ -68,6 +68,7 @@ def test_overrides_take_the_type_of_their_field() -> None:
         ("midtrain.schedule=cosin", "must be one of cosine"),
         ("midtrain=3", "is a part, not a value"),
         ("midtrain.tokens.x=3", "goes too deep"),
+        ("model.pico.hidden.x=3", "goes too deep"),
         ("tokens", "key=value"),
         ("parallel.sequence=1", "true or false"),
     ],

@@ -9,8 +9,8 @@ import pytest
 from prism_nemo.data.blend import read_report
 from prism_nemo.data.tokenizer import train_tokenizer
 from prism_nemo.errors import InputError
-from prism_nemo.recipe import Recipe, load_recipe
-from prism_nemo.stages.data import blend_stage, mixture_of
+from prism_nemo.recipe import Recipe, load_recipe, override
+from prism_nemo.stages.data import blend_stage, long_context_mixture_of, mixture_of
 from prism_nemo.stages.stage import Stage
 
 QUESTION = "how many of the seven white swans on the far side of the lake can swim at night"
@@ -65,3 +65,27 @@ def test_a_benchmark_that_is_on_no_list_is_refused_before_any_work(recipe, tmp_p
         stage(recipe, tmp_path, benchmarks={"quiz": "x"})
     with pytest.raises(InputError, match=r"data\.benchmarks: documents of m are not checked"):
         stage(recipe, tmp_path, benchmarks={"quiz": "x"}, decontaminate=False)
+
+
+def test_own_files_go_to_the_mixtures_that_have_the_source():
+    """A source of the long-context mixture alone has to be given, and is none of mid-training's."""
+    recipe = override(
+        load_recipe("llama_3_1_8b"), ["data.sources.xenarcai_codex=/codex", "data.sources.chat.ultrachat=/chat"]
+    )
+    assert recipe.data.sources == {"xenarcai_codex": "/codex", "chat.ultrachat": "/chat"}
+    midtrain, long = (
+        {part.path for source in mixture.sources for part in source.parts if part.path}
+        for mixture in (mixture_of(recipe, Path()), long_context_mixture_of(recipe, recipe.long_context, Path()))
+    )
+    assert (midtrain, long) == ({"/chat"}, {"/codex"})
+    wrong = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, sources={"xenarcai": "/codex"}))
+    with pytest.raises(InputError, match=r"data\.sources\.xenarcai: .* has no source .*did you mean 'xenarcai_codex'"):
+        mixture_of(wrong, Path())
+
+
+def test_a_part_of_a_source_is_an_input(recipe, tmp_path):
+    rows = "render: {kind: text}"
+    parts = f"[{{name: x, path: a.jsonl, {rows}}}, {{name: y, path: a.jsonl, {rows}}}]"
+    (tmp_path / "m.yaml").write_text(f"sources: [{{name: a, weight: 1, parts: {parts}}}]")
+    made = stage(recipe, tmp_path, sources={"a.y": str(tmp_path / "quiz.jsonl")}, decontaminate=False)
+    assert made.inputs["source a.y"] == tmp_path / "quiz.jsonl"

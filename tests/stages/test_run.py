@@ -6,7 +6,7 @@ import pytest
 
 from prism_nemo.artifacts import Request, publish
 from prism_nemo.errors import InputError, PrismError, Stopped
-from prism_nemo.stages.run import Screen, run_chain, select, states
+from prism_nemo.stages.run import Screen, from_first_to_do, run_chain, select, states
 from prism_nemo.stages.stage import Progress, Record, Stage, begin, read_record, write_record
 from prism_nemo.stages.status import overview, write_order
 
@@ -101,6 +101,20 @@ def test_a_missing_input_is_found_before_any_work(run: Path) -> None:
     with pytest.raises(InputError, match=r"stage b needs .*a"):
         go(three(run)[1:], run)
     assert read_record(run, "b") is None
+
+
+def test_stages_that_stand_need_no_job(run: Path) -> None:
+    assert len(from_first_to_do(three(run), run)) == 3
+    go(three(run), run)
+    assert from_first_to_do(three(run), run) == []
+    assert len(from_first_to_do(three(run), run, force=True)) == 3
+    (run / "b" / "artifact.json").unlink()
+    assert [stage.name for stage in from_first_to_do(three(run), run)] == ["b", "c"]
+    with pytest.raises(InputError, match="was made differently"):
+        from_first_to_do([*three(run)[:2], copying(run, "c", run / "b", other=1)], run)
+    with pytest.raises(InputError, match=r"stage c needs .* run the stage before"):
+        (run / "b").rename(run / "gone")
+        from_first_to_do(three(run)[2:], run)
 
 
 @pytest.mark.parametrize(

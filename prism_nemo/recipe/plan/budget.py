@@ -70,5 +70,5 @@ def budget(
         tokens_per_second_per_gpu=training.seq_length * training.global_batch / seconds / parallel.world,
         hours=hours,
         gpu_hours=hours * parallel.world,
-        slices=max(1, math.ceil(hours * 3600 / max(1.0, slice_hours * 3600 - SLICE_OVERHEAD))),
+        slices=max(1, math.ceil(hours * 3600 / (slice_hours * 3600 - SLICE_OVERHEAD))),
     )

@@ -1,29 +1,30 @@
 """What is wrong with a plan, one line each, with what to change."""
 
-from typing import TYPE_CHECKING
-
 from prism_nemo.models.facts import Shape
 from prism_nemo.recipe.parts import LongContext, Training
+from prism_nemo.recipe.plan.flops import attention_core, forward
 from prism_nemo.recipe.plan.hardware import GIB, Gpu
 from prism_nemo.recipe.plan.layout import faults, suggest
+from prism_nemo.recipe.plan.training import TrainingPlan
 from prism_nemo.recipe.precision import mixed_precision
 from prism_nemo.recipe.recipe import Recipe
 
-if TYPE_CHECKING:
-    from prism_nemo.recipe.plan.plan import TrainingPlan
-
 GENERATIONS = ("ampere", "hopper", "blackwell")
+LARGE_CORE = 0.3
+"""Share of the FLOPs in the attention core from which FP8's assumed gain is misleading."""
 
 
-def warnings(recipe: Recipe, sizes: Shape, trainings: list["TrainingPlan"], gpu: Gpu | None) -> list[str]:
+def warnings(recipe: Recipe, sizes: Shape, trainings: list[TrainingPlan], gpu: Gpu | None) -> list[str]:
     """All of them; an empty list is a plan that can be started."""
     found = _precision(recipe, sizes, gpu)
     for training in trainings:
+        if training.stage == "long_context_attention":  # of long_context it is said already
+            continue
         found += [f"{training.stage}: {line}" for line in _training(recipe, sizes, training, gpu)]
     return found
 
 
-def _training(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu | None) -> list[str]:
+def _training(recipe: Recipe, sizes: Shape, planned: TrainingPlan, gpu: Gpu | None) -> list[str]:
     training, parallel = planned.training, planned.parallel
     found = faults(sizes, training, parallel, recipe.model.family)
     if found and gpu is not None:
@@ -51,8 +52,17 @@ def _training(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu | 
     if parallel.recompute == "selective":
         found.append("selective recomputation repeats the attention core only; with flash attention it saves no memory")
     if gpu is not None:
-        found += _fit(recipe, sizes, planned, gpu)
+        found += _fp8_gain(recipe, sizes, training) + _fit(recipe, sizes, planned, gpu)
     return found
+
+
+def _fp8_gain(recipe: Recipe, sizes: Shape, training: Training) -> list[str]:
+    """The gain that the plan reckons with is that of 8k, where the attention core is a small part."""
+    core = sizes.pattern.count("*") * attention_core(sizes, training.seq_length)
+    share = core / forward(sizes, training.seq_length)
+    if not mixed_precision(recipe.precision, hybrid=sizes.hybrid).fp8 or share < LARGE_CORE:
+        return []
+    return [f"{share:.0%} of the FLOPs are the attention core's, which FP8 does not speed up: the hours are too few"]
 
 
 def _stretched(training: Training) -> bool:
@@ -60,7 +70,7 @@ def _stretched(training: Training) -> bool:
     return isinstance(training, LongContext) and bool(training.rope_scaling or training.rope_base)
 
 
-def _fit(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -> list[str]:
+def _fit(recipe: Recipe, sizes: Shape, planned: TrainingPlan, gpu: Gpu) -> list[str]:
     worst = max(range(len(planned.memory)), key=lambda number: planned.memory[number].total)
     need = planned.memory[worst].total
     if need <= gpu.memory:
@@ -69,7 +79,7 @@ def _fit(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -> lis
     return [line + (_proposal(recipe, sizes, planned, gpu) or "; no layout of these nodes does, take more of them")]
 
 
-def _proposal(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -> str:
+def _proposal(recipe: Recipe, sizes: Shape, planned: TrainingPlan, gpu: Gpu) -> str:
     """The overrides that make a layout which runs and fits, or nothing."""
     other = suggest(sizes, planned.training, recipe.parallel, recipe.precision, gpu)
     if other is None:
@@ -86,6 +96,8 @@ def _proposal(recipe: Recipe, sizes: Shape, planned: "TrainingPlan", gpu: Gpu) -
 
 def _precision(recipe: Recipe, sizes: Shape, gpu: Gpu | None) -> list[str]:
     row = mixed_precision(recipe.precision, hybrid=sizes.hybrid)
+    if recipe.precision == "fp32" and gpu is not None:
+        return ["precision fp32 is a rehearsal's: time is planned at the GPU's bf16 rate, which fp32 does not reach"]
     if not row.fp8:
         return []
     if gpu is None:

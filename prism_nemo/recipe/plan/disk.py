@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prism_nemo.models.facts import Shape
 from prism_nemo.recipe.parts import RL, Training
 from prism_nemo.recipe.plan.parameters import total
+from prism_nemo.recipe.plan.training import trainings
 from prism_nemo.recipe.recipe import Recipe
 
 RL_RUNS = 2
@@ -44,12 +45,11 @@ def disk(recipe: Recipe, sizes: Shape) -> Disk:
     each, rl_each = count * (16 if fp32 else 14), count * _rl_bytes(recipe.rl)
     token_bytes = 2 if sizes.vocab < 65_500 else 4  # megatron core/datasets/indexed_dataset.py, optimal_dtype
     long = [recipe.long_context] if recipe.long_context else []
-    trainings = [training for training in (recipe.pretrain, recipe.midtrain, *long) if training]
-    twice = [training for training in long if training.compare_attention]
+    read = [training for training in (recipe.pretrain, recipe.midtrain, *long, *long) if training]  # and packed
     return Disk(
-        shards=token_bytes * sum(training.tokens for training in [*trainings, *long]),
+        shards=token_bytes * sum(training.tokens for training in read),
         checkpoint=each,
-        checkpoints=each * sum(_kept(training) + 1 for training in [*trainings, *twice]),
+        checkpoints=each * sum(_kept(training) + 1 for training in trainings(recipe).values()),
         rl_checkpoint=rl_each,
         rl_checkpoints=rl_each * RL_RUNS * -(-recipe.rl.steps // recipe.rl.save_every),
         exports=len(weight_folders(recipe)) * count * (4 if fp32 else 2),

@@ -20,9 +20,13 @@ def seen(length: int, window: int | None, *, causal: bool = True) -> int:
 
 def attention(sizes: Shape, length: int, *, causal: bool = True) -> int:
     """Forward FLOPs of an attention sublayer over one sequence of `length` tokens."""
-    width = sizes.heads * sizes.head_dim
-    projections = 2 * length * sizes.hidden * (2 * width + 2 * sizes.kv_heads * sizes.head_dim)
-    return projections + 4 * seen(length, sizes.window, causal=causal) * width
+    width, both = sizes.heads * sizes.head_dim, 2 * sizes.kv_heads * sizes.head_dim
+    return 2 * length * sizes.hidden * (2 * width + both) + attention_core(sizes, length, causal=causal)
+
+
+def attention_core(sizes: Shape, length: int, *, causal: bool = True) -> int:
+    """Of these the products of queries with keys and of their weights with values."""
+    return 4 * seen(length, sizes.window, causal=causal) * sizes.heads * sizes.head_dim
 
 
 def mlp(sizes: Shape, length: int) -> int:

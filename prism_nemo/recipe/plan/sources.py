@@ -1,16 +1,17 @@
-"""Tokens and epochs of every source of a mixture, against what is known to be there."""
+"""Tokens and epochs of every source of the mixtures, against what is known to be there."""
 
 from dataclasses import dataclass
 
-from prism_nemo.data.mixture import load_mixture
-from prism_nemo.errors import InputError
+from prism_nemo.recipe.mixtures import mixtures, own_files
 from prism_nemo.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePlan:
-    """One source of the mixture."""
+    """One source of a mixture."""
 
+    stage: str
+    """midtrain or long_context."""
     name: str
     domain: str
     share: float
@@ -18,7 +19,8 @@ class SourcePlan:
     tokens: int
     """Training tokens it supplies."""
     population: float | None
-    """Tokens there are, as its publisher or the paper says; None: not known before the data is read."""
+    """Tokens there are, as its publisher or the paper says; None: not known before the data is read, as of a user's own
+    files."""
     max_epochs: float | None
     """Most repetitions allowed."""
 
@@ -29,30 +31,34 @@ class SourcePlan:
 
 
 def source_plans(recipe: Recipe) -> tuple[list[SourcePlan], str]:
-    """The sources in the order of the mixture, and a line that says why there are none (empty when there are)."""
+    """The sources in the order of the mixtures, and a line that says why there are none (empty when there are).
+
+    Raises InputError for a mixture or source that does not exist.
+    """
     if recipe.data.rehearsal:
         return [], "a rehearsal draws its shares from the text of this machine"
-    try:
-        mixture = load_mixture(recipe.data.mixture)
-    except InputError as error:
-        return [], str(error)
-    return [
-        SourcePlan(
-            name=source.name,
-            domain=source.domain,
-            share=source.weight,
-            tokens=round(source.weight * recipe.midtrain.tokens),
-            population=source.tokens,
-            max_epochs=source.max_epochs,
-        )
-        for source in mixture.sources
-    ], ""
+    found = []
+    for stage, mixture in mixtures(recipe).items():
+        own = own_files(recipe, mixture)
+        found += [
+            SourcePlan(
+                stage=stage,
+                name=source.name,
+                domain=source.domain,
+                share=source.weight,
+                tokens=round(source.weight * getattr(recipe, stage).tokens),
+                population=None if own.keys() & source.local_names() else source.tokens,
+                max_epochs=source.max_epochs,
+            )
+            for source in mixture.sources
+        ]
+    return found, ""
 
 
 def source_warnings(sources: list[SourcePlan]) -> list[str]:
     """Sources that would be repeated more often than allowed."""
     return [
-        f"source {source.name} is too small: {source.tokens / 1e9:.2f}B tokens wanted of"
+        f"{source.stage}: source {source.name} is too small: {source.tokens / 1e9:.2f}B tokens wanted of"
         f" {(source.population or 0) / 1e9:.2f}B are {source.epochs:.1f} epochs,"
         f" at most {source.max_epochs:g} are allowed"
         for source in sources

@@ -1,21 +1,47 @@
-"""A plan as lines for a terminal."""
+"""A plan as lines for a terminal, and as plain values for a program."""
+
+from dataclasses import asdict, replace
+from typing import Any
 
 from prism_nemo.recipe.plan.hardware import GIB
-from prism_nemo.recipe.plan.plan import Plan, TrainingPlan
+from prism_nemo.recipe.plan.plan import Plan
+from prism_nemo.recipe.plan.sources import SourcePlan
+from prism_nemo.recipe.plan.training import TrainingPlan
 
 
 def lines(plan: Plan) -> list[str]:
     """The whole plan, at most 120 columns."""
     where = plan.gpu.name if plan.gpu else "CPUs"
     out = [f"{plan.recipe}: {plan.family}, {plan.parameters:,} parameters, {plan.precision}, {where}"]
-    for training in plan.trainings:
-        out += ["", *_training(training, plan)]
-    out += ["", *_sources(plan), "", _disk(plan)]
+    for number, training in enumerate(plan.trainings):
+        before = plan.trainings[number - 1] if number else None
+        same = before is not None and replace(before, stage=training.stage) == training
+        out += [
+            "",
+            *(
+                [f"{training.stage}: the same once more at most, with attention alone trained"]
+                if same
+                else _training(training, plan)
+            ),
+        ]
+    out += ["", *_all_trainings(plan), *_sources(plan), "", _disk(plan)]
     if plan.notes:
         out += ["", *(f"note: {line}" for line in plan.notes)]
     if plan.warnings:
         out += ["", *(f"warning: {line}" for line in plan.warnings)]
     return out
+
+
+def to_dict(plan: Plan) -> dict[str, Any]:
+    """Every figure of the plan, sums included."""
+    made = asdict(plan)
+    for planned, entry in zip(plan.trainings, made["trainings"], strict=True):
+        for stage, memory in zip(planned.memory, entry["memory"], strict=True):
+            memory["total"] = stage.total
+    for source, entry in zip(plan.sources, made["sources"], strict=True):
+        entry["epochs"] = source.epochs
+    made["disk"]["total"] = plan.disk.total
+    return made
 
 
 def _training(planned: TrainingPlan, plan: Plan) -> list[str]:
@@ -26,7 +52,7 @@ def _training(planned: TrainingPlan, plan: Plan) -> list[str]:
         f" {training.seq_length:,}; {cost.step_flops:.3g} FLOPs a step",
         f"  {_many(parallel.world, 'rank')} on {_many(parallel.nodes, 'node')}: tensor {parallel.tensor}"
         f" x pipeline {parallel.pipeline} x context {parallel.context} x data {parallel.data}",
-        f"  {accumulated:g} micro batches of {training.micro_batch}"
+        f"  {accumulated:g} micro batch{'es' if accumulated != 1 else ''} of {training.micro_batch}"
         f"{', sequence parallel' if parallel.sequence else ''}, recompute {parallel.recompute}",
         "  GiB per rank   weights  gradients  optimizer  activations  workspace  reserve    total",
     ]
@@ -50,15 +76,29 @@ def _training(planned: TrainingPlan, plan: Plan) -> list[str]:
 def _sources(plan: Plan) -> list[str]:
     if not plan.sources:
         return [f"sources: {plan.sources_note}"]
-    out = ["source                              domain     share   tokens   there are  epochs"]
-    for source in plan.sources:
-        there = f"{source.population / 1e9:.2f}B" if source.population else "unknown"
-        epochs = f"{source.epochs:.2f}" if source.epochs is not None else "-"
-        out.append(
-            f"{source.name:34s}  {source.domain:9s}  {source.share:5.1%}  {source.tokens / 1e9:6.2f}B  {there:>9s}"
-            f"  {epochs:>6s}"
-        )
+    out = []
+    for stage in dict.fromkeys(source.stage for source in plan.sources):
+        out.append(f"{f'sources of {stage}':34s}  domain     share   tokens   there are  epochs")
+        out += [_source(source) for source in plan.sources if source.stage == stage]
     return out
+
+
+def _source(source: SourcePlan) -> str:
+    there = f"{source.population / 1e9:.2f}B" if source.population else "unknown"
+    epochs = f"{source.epochs:.2f}" if source.epochs is not None else "-"
+    return (
+        f"{source.name:34s}  {source.domain:9s}  {source.share:5.1%}  {source.tokens / 1e9:6.2f}B  {there:>9s}"
+        f"  {epochs:>6s}"
+    )
+
+
+def _all_trainings(plan: Plan) -> list[str]:
+    """Their sum, where a GPU's time is planned and there are several."""
+    if plan.gpu is None or len(plan.trainings) == 1:
+        return []
+    costs = [planned.budget for planned in plan.trainings]
+    hours, gpu_hours = sum(cost.hours for cost in costs), sum(cost.gpu_hours for cost in costs)
+    return [f"trainings together: {hours:.1f} h, {gpu_hours:,.0f} GPU-hours", ""]
 
 
 def _disk(plan: Plan) -> str:
