@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from prism_nemo.data.work import Progress
 
-app = typer.Typer(help="Tokenize and blend a mixture, pack it, look at the result, check it.", no_args_is_help=True)
+app = typer.Typer(help="Tokenize, blend and pack a mixture; look at the result.", no_args_is_help=True)
 
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 

@@ -6,7 +6,7 @@ import typer
 
 
 def doctor(json_output: bool = typer.Option(False, "--json")) -> None:
-    """What this machine can do: GPU, packages, SLURM, sandbox, and what is missing.  Example: prism doctor"""
+    """What this machine can do: GPU, packages, SLURM, sandbox.  Example: prism doctor"""
     import dataclasses
 
     from rich.console import Console

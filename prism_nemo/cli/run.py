@@ -54,7 +54,7 @@ def run(
         return
     write_order(folder.resolve(), names)
     (folder / "recipe.yaml").write_text(resolved.to_yaml())
-    _run_here(resolved.name, stages, folder.resolve(), force)
+    _run_here(stages, folder.resolve(), force)
 
 
 def run_name(name: str, overrides: list[str]) -> str:
@@ -83,7 +83,7 @@ def _show_plan(stages: list, folder: Path) -> None:
         typer.echo(f"  {stage.name:{width}s} {situation:11s} {stage.does}{ranks}")
 
 
-def _run_here(name: str, stages: list, folder: Path, force: bool) -> None:
+def _run_here(stages: list, folder: Path, force: bool) -> None:
     from prism_nemo import sandbox
     from prism_nemo.cli.screen import screen
     from prism_nemo.launch.ranks import start_early
@@ -91,7 +91,7 @@ def _run_here(name: str, stages: list, folder: Path, force: bool) -> None:
 
     if any(stage.name.startswith("rl") for stage in stages):
         sandbox.require()  # before hours of training, not after
-    with screen(name) as shown:
+    with screen() as shown:
         run_chain(stages, folder, shown, force=force, warm=start_early)
     _show_results([stage.name for stage in stages], folder)
 

@@ -1,4 +1,5 @@
-"""What a run shows: on a terminal one calm screen with bars and time left, elsewhere one line per event."""
+"""What a run shows: on a terminal one calm screen, a line per finished stage and a bar for the one at work; elsewhere
+one line per event."""
 
 import contextlib
 import sys
@@ -11,29 +12,24 @@ from prism_nemo.stages.stage import Record, Stage
 
 
 @contextlib.contextmanager
-def screen(title: str) -> Iterator[Screen]:
+def screen() -> Iterator[Screen]:
     """The screen that fits where the output goes."""
     if not sys.stdout.isatty():
         yield Lines()
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
-        TextColumn("{task.description:28s}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=12, table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("left", table_column=whole),
+        TextColumn("{task.fields[text]}", table_column=rest),
     )
-    with Progress(*columns, speed_estimate_period=600) as progress:  # steps may be minutes apart
+    with Progress(*columns, expand=True, speed_estimate_period=600) as progress:  # steps may be minutes apart
         yield Bars(progress)
 
 
@@ -60,31 +56,44 @@ class Lines(Screen):
         if quarter > self._quarter and done < total:
             self._quarter = quarter
             spent, gained = time.monotonic() - self._began[0], done - self._began[1]
-            self._say(f"{done:g}/{total:g} {text}, {spent * (total - done) / gained:.0f} s left")
+            left = _duration(spent * (total - done) / gained)
+            self._say(", ".join(part for part in (f"{done:,.10g}/{total:,.10g}", text, f"{left} left") if part))
 
     def end(self, record: Record) -> None:
-        self._say(f"done in {record.seconds:.1f} s {record.message}".rstrip())
+        self._say(f"done in {_duration(record.seconds)} {record.message}".rstrip())
 
     def _say(self, text: str) -> None:
         print(f"{self._label}: {text}", flush=True)
 
 
 class Bars(Screen):
-    """A bar per stage."""
+    """The bar of the stage that works below a line for each that is done: any window is high enough for it."""
 
     def __init__(self, progress: Any) -> None:
-        self._progress, self._task = progress, None
+        self._progress, self._task, self._label = progress, None, ""
 
     def start(self, stage: Stage, number: int, count: int) -> None:
-        self._task = self._progress.add_task(f"{number:2d}/{count} {stage.name}", total=None, text=stage.does)
+        self._label = f"{number:2d}/{count} {stage.name}"
+        self._task = self._progress.add_task(self._label, total=None, text=stage.does)
 
     def skip(self, stage: Stage, number: int, count: int) -> None:
-        self._progress.add_task(f"{number:2d}/{count} {stage.name}", total=1, completed=1, text="up to date")
+        self._say(f"{number:2d}/{count} {stage.name}", "up to date", "")
 
     def __call__(self, done: float, total: float, text: str = "") -> None:
         self._progress.update(self._task, completed=done, total=total, text=text)
 
     def end(self, record: Record) -> None:
-        text = f"{record.seconds:.1f} s  {record.message}".strip()
-        total = record.total or 1
-        self._progress.update(self._task, completed=total, total=total, text=text)
+        self._progress.remove_task(self._task)
+        self._say(self._label, _duration(record.seconds), record.message)
+
+    def _say(self, label: str, time_: str, text: str) -> None:
+        from rich.text import Text
+
+        line = Text(f"{label:32s} {time_:>12s}  {text}", no_wrap=True, overflow="ellipsis")
+        self._progress.console.print(line)
+
+
+def _duration(seconds: float) -> str:
+    from prism_nemo.report.words import duration
+
+    return duration(seconds)
