@@ -153,7 +153,8 @@ def requeue_lines(run: Path, name: str, profile: Profile) -> str:
     "$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} stopped"|"$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} crashed")
       case "$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format='%T %r')" in
         RUNNING*|*TimeLimit)
-          if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.max_slices - 1} ]; then scontrol requeue "$SLURM_JOB_ID"; fi;;
+          if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.max_slices - 1} ]; then scontrol requeue "$SLURM_JOB_ID"
+          else echo "error: not done after {profile.max_slices} slices (max_slices); the same command goes on"; fi;;
       esac
       exit 75;;
   esac
