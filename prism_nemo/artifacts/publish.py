@@ -49,16 +49,23 @@ class Request:
 def is_up_to_date(folder: Path, request: Request, *, force: bool = False) -> bool:
     """Whether `folder` already holds what is asked for.
 
-    Raises InputError when it holds something else and `force` is not given; says what differs.
+    Raises InputError when it holds another artifact and `force` is not given, saying what differs; and, with `force`
+    too, when it holds anything but an artifact.
     """
-    if not folder.exists() or force:
+    if not folder.exists() or _is_empty(folder):
         return False
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder} exists and is no artifact of this program; choose another --out or remove it")
+    if force:
+        return False
     manifest = read_manifest(folder)
     if manifest.fingerprint == request.fingerprint():
         return True
     raise InputError(f"{folder} was made differently: {_difference(manifest, request)}; --force rebuilds it")
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _difference(manifest: Manifest, request: Request) -> str:

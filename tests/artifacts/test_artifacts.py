@@ -118,8 +118,11 @@ def test_up_to_date_or_refused_with_the_difference(tmp_path: Path) -> None:
 
 def test_a_strange_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="no artifact"):
-        is_up_to_date(tmp_path / "a", Request(kind="thing", parameters={}))
+    assert not is_up_to_date(tmp_path / "a", Request(kind="thing", parameters={})), "an empty folder is free"
+    (tmp_path / "a" / "somebody's").write_text("work")
+    for force in (False, True):
+        with pytest.raises(InputError, match="no artifact"):
+            is_up_to_date(tmp_path / "a", Request(kind="thing", parameters={}), force=force)
 
 
 def test_lineage_reaches_the_sources_and_sees_changes(tmp_path: Path) -> None:
