@@ -71,9 +71,10 @@ class Profile:
     """Stage name, or `cpu` for all stages that need no GPU -> keys above that differ there."""
 
     def for_stage(self, stage: str, *, gpu: bool) -> "Profile":
-        """The profile with what differs for this stage."""
-        changes = {} if gpu else self.stages.get("cpu", {})
-        return dataclasses.replace(self, **_typed({**changes, **self.stages.get(stage, {})}, self.name))
+        """The profile with what differs for this stage; tables are joined."""
+        changes = _over({} if gpu else self.stages.get("cpu", {}), self.stages.get(stage, {}))
+        tables = {key: {**getattr(self, key), **value} for key, value in changes.items() if isinstance(value, dict)}
+        return dataclasses.replace(self, **_typed({**changes, **tables}, self.name))
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -85,7 +86,9 @@ def load_profile(name_or_path: str) -> Profile:
     for stage, changes in raw.get("stages", {}).items():
         _typed(changes, f"{path}: stages.{stage}")
     profile = Profile(name=path.stem, **_typed(raw, str(path)))
-    _check(profile, path)
+    _check(profile, str(path))
+    for stage in profile.stages:
+        _check(profile.for_stage(stage, gpu=True), f"{path}: stages.{stage}")
     return profile
 
 
@@ -100,7 +103,7 @@ def _find(name_or_path: str) -> Path:
 
 
 def _read(name_or_path: str, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The keys of a profile over those it extends; tables are joined key by key."""
+    """The keys of a profile over those it extends; tables, and those in tables, are joined key by key."""
     path = _find(name_or_path).resolve()
     if path in seen:
         raise InputError(f"{path}: extends itself")
@@ -112,9 +115,12 @@ def _read(name_or_path: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if parent is None:
         return raw
     beside = path.parent / f"{parent}.toml"
-    base = _read(str(beside) if beside.is_file() else parent, (*seen, path))
-    joined = {key: {**base[key], **value} for key, value in raw.items() if isinstance(value, dict) and key in base}
-    return {**base, **raw, **joined}
+    return _over(_read(str(beside) if beside.is_file() else parent, (*seen, path)), raw)
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    tables = {key for key, value in own.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **own, **{key: _over(base[key], own[key]) for key in tables}}
 
 
 def _typed(raw: dict[str, Any], where: str) -> dict[str, Any]:
@@ -144,8 +150,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _check(profile: Profile, path: Path) -> None:
-    """Raise InputError for values that would be split or expanded in the job script."""
+def _check(profile: Profile, path: str) -> None:
+    """Raise InputError for values that would be split or expanded in the job script; `path`: where they stand."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", profile.time):
         raise InputError(f"{path}: time {profile.time!r} is not of the form HH:MM:SS or D-HH:MM:SS")
     if seconds(profile.time) <= profile.save_seconds + SIGNAL_MARGIN:

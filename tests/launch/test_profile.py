@@ -25,6 +25,15 @@ def test_extends_adds_and_joins_tables(tmp_path: Path) -> None:
     assert profile.environment == {"NCCL_DEBUG": "INFO", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def test_a_profile_changes_one_key_of_a_stage_and_keeps_the_others(tmp_path: Path) -> None:
+    text = 'extends = "enroot"\n[stages.cpu]\npartition = "small"\n[stages.rl.environment]\nA = "1"\n'
+    profile = load_profile(written(tmp_path, text))
+    blend, rl = profile.for_stage("blend", gpu=False), profile.for_stage("rl", gpu=True)
+    assert (blend.partition, blend.mem, blend.exclusive) == ("small", "128G", False)
+    assert (rl.container_image, rl.mem) == ("/shared/images/nemo-rl.sqsh", "2G")
+    assert rl.environment == {**profile.environment, "A": "1"}
+
+
 def test_stage_differs() -> None:
     profile = load_profile("enroot")
     assert profile.for_stage("rl", gpu=True).container_image.endswith("nemo-rl.sqsh")
@@ -44,6 +53,8 @@ def test_stage_differs() -> None:
         ('account = "a"\nmounts = ["/a b:/c"]\n', "blanks and shell characters"),
         ('account = "a"\ntime = "4h"\n', "time '4h' is not of the form"),
         ('account = "a"\nsecrets = ["T"]\n[environment]\nT = "x"\n', "T is a secret; remove its value"),
+        ('account = "a"\n[stages.rl]\ncontainer_image = "/a b"\n', "stages.rl: container_image has '/a b'"),
+        ('account = "a"\n[stages.cpu]\ntime = "5"\n', "stages.cpu: of time 5 nothing is left"),
         ('account = "a"\nextends = "mine"\n', "extends itself"),
         ('account = "a"\nextends = "basse"\n', "no profile 'basse'"),
         ("account = \n", "is not valid TOML"),
