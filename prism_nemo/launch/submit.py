@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.launch.files import check_mounted, from_the_root
 from prism_nemo.launch.nemo_rl import rl_jobs, runs_in_nemo_rl
 from prism_nemo.launch.profile import Profile, load_profile
 from prism_nemo.launch.queue import JOBS, SlurmJob, queue_state, read_jobs
@@ -59,10 +60,11 @@ def submit(
     run = run.resolve()
     chosen = load_profile(profile)
     _check_secrets(chosen)
+    check_mounted(recipe, chosen, run)
     if not dry_run:
         _refuse_queued(run)
     folder = run / ".slurm"
-    arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides, *_absolute_paths(recipe))
+    arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides, *from_the_root(recipe))
     jobs = [job for stage in stages for job in _jobs(stage, recipe, arguments, chosen, run)]
     if dry_run:
         _show(recipe, jobs, chosen, run)
@@ -114,19 +116,6 @@ def _recipe_argument(source: str, folder: Path, *, dry_run: bool) -> str:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     return str(copy)
-
-
-def _absolute_paths(recipe: Recipe) -> list[str]:
-    """Overrides that name the recipe's files from the root: a job starts in its copy of the code, not here."""
-    values = {"model.base": recipe.model.base, "data.tokenizer": recipe.data.tokenizer, "rl.prompts": recipe.rl.prompts}
-    values |= {f"data.sources.{name}": path for name, path in recipe.data.sources.items()}
-    values |= {f"data.benchmarks.{name}": path for name, path in recipe.data.benchmarks.items()}
-    mixtures = {"data.mixture": recipe.data.mixture}
-    if recipe.long_context is not None:
-        mixtures["long_context.mixture"] = recipe.long_context.mixture
-    values |= {key: path for key, path in mixtures.items() if Path(path).suffix}  # others are names
-    found = {key: Path(path) for key, path in values.items() if path and not Path(path).is_absolute()}
-    return [f"{key}={path.absolute()}" for key, path in found.items() if path.exists()]
 
 
 def _check_secrets(profile: Profile) -> None:

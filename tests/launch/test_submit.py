@@ -187,16 +187,31 @@ def test_files_are_named_from_the_root_for_jobs(
     (tmp_path / "weights").mkdir()
     changes = ["rl.prompts=p.jsonl", "data.sources.math=math.jsonl", "data.mixture=mine.yaml", "model.base=weights"]
     recipe = override(load_recipe("llama_3_1_8b"), changes)
+    profile = tmp_path / "mine.toml"
+    profile.write_text(f'extends = "enroot"\nmounts = ["{tmp_path}:{tmp_path}:ro"]\n')
     work = Work("rl", inputs={"policy": tmp_path / "run" / "mt", "prompts": Path("p.jsonl")})
-    submit(recipe, "llama_3_1_8b", changes, [Work("blend"), work], Path("run"), profile="enroot", dry_run=True)
+    submit(recipe, "llama_3_1_8b", changes, [Work("blend"), work], Path("run"), profile=str(profile), dry_run=True)
     _, blend, config, *_ = capsys.readouterr().out.split("# ---- ")
     given = [f"{key}={tmp_path}/{value}" for key, value in (entry.split("=") for entry in changes)]
     assert all(entry in blend for entry in given), blend
     assert f"--prompts {tmp_path}/p.jsonl" in config
     part = recipe.with_(data={"sources": {"chat.ultrachat": "math.jsonl"}, "benchmarks": {"aime24": "p.jsonl"}})
-    submit(part, "llama_3_1_8b", [], [Work("blend")], Path("run"), profile="enroot", dry_run=True)
+    submit(part, "llama_3_1_8b", [], [Work("blend")], Path("run"), profile=str(profile), dry_run=True)
     told = capsys.readouterr().out
     assert f"data.sources.chat.ultrachat={tmp_path}/math.jsonl data.benchmarks.aime24={tmp_path}/p.jsonl" in told
+
+
+@pytest.mark.parametrize("mount", ["/elsewhere:/elsewhere", "{folder}:/other", "{folder}/data:{folder}/data"])
+def test_a_file_that_the_container_would_not_see_is_found_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "x")
+    prompts, profile = tmp_path / "p.jsonl", tmp_path / "mine.toml"
+    prompts.touch()
+    profile.write_text(f'extends = "enroot"\nmounts = ["{mount.format(folder=tmp_path)}"]\n')
+    recipe = override(load_recipe("llama_3_1_8b"), [f"rl.prompts={prompts}"])
+    with pytest.raises(InputError, match=rf'{prompts} is in no mount of profile mine, .* add "{tmp_path}:{tmp_path}"'):
+        submit(recipe, "llama_3_1_8b", [], [Work("blend")], tmp_path / "run", profile=str(profile), dry_run=True)
 
 
 def submitted(run: Path, **jobs: str) -> None:
