@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts.disk import space_for
 from prism_nemo.artifacts.fingerprint import fingerprint, path_fingerprint
 from prism_nemo.artifacts.manifest import MANIFEST, REQUEST, Input, Manifest, git_commit, hash_files, read_manifest
 from prism_nemo.errors import InputError
@@ -50,12 +51,15 @@ def is_up_to_date(folder: Path, request: Request, *, force: bool = False) -> boo
     """Whether `folder` already holds what is asked for.
 
     Raises InputError when it holds another artifact and `force` is not given, saying what differs; and, with `force`
-    too, when it holds anything but an artifact.
+    too, when it holds anything but an artifact, or an input lies in it.
     """
     if not folder.exists() or _is_empty(folder):
         return False
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder} exists and is no artifact of this program; choose another --out or remove it")
+    for role, path in request.inputs.items():
+        if Path(path).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{folder} would replace its own input {role} ({path}); choose another --out")
     if force:
         return False
     manifest = read_manifest(folder)
@@ -85,17 +89,21 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Iterator
 
     The draft stands at `.NAME.partial` beside `folder`. With `resume`, a draft left by a killed run of the very same
     request is handed out again as it is; otherwise it is removed first. When the block raises, the draft stays (for a
-    later resume) and `folder` is untouched. An older artifact at `folder` is replaced.
+    later resume) and `folder` is untouched. An older artifact at `folder` is replaced. A full disk is a PrismError.
     """
     folder = Path(folder)
     started = time.monotonic()
-    wanted = request.fingerprint()
-    draft = Draft(path=folder.parent / f".{folder.name}.partial", fingerprint=wanted)
-    _open_draft(draft, resume)
-    yield draft
+    draft = Draft(path=folder.parent / f".{folder.name}.partial", fingerprint=request.fingerprint())
+    with space_for(folder):
+        _open_draft(draft, resume)
+        yield draft
+        _finish(draft, request, folder, started)
+
+
+def _finish(draft: Draft, request: Request, folder: Path, started: float) -> None:
     manifest = Manifest(
         kind=request.kind,
-        fingerprint=wanted,
+        fingerprint=draft.fingerprint,
         parameters=dict(request.parameters),
         inputs=[
             Input(name=name, path=_relative(Path(request.inputs[name]), folder), fingerprint=mark)

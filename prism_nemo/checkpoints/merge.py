@@ -222,9 +222,14 @@ def _blend_step(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: 
     write_elements(place, begin, result, opened)
 
 
-def _match(folders: Sequence[HfFolder], dtype: str | None) -> list[_Tensor]:
+def refuse_dtype(dtype: str | None) -> None:
+    """Raise InputError for an output dtype that is neither left out nor known."""
     if dtype is not None and dtype not in ("BF16", "F16", "F32"):
         raise InputError(f"--dtype {dtype}: one of BF16, F16, F32")
+
+
+def _match(folders: Sequence[HfFolder], dtype: str | None) -> list[_Tensor]:
+    refuse_dtype(dtype)
     found = [canonical_tensors(folder) for folder in folders]
     _refuse_other_names(found, folders)
     return [_tensor(name, [entries[name] for entries in found], dtype) for name in found[0]]
@@ -257,8 +262,8 @@ def _tensor(name: str, sources: Sequence[Entry], dtype: str | None) -> _Tensor:
     return _Tensor(name=name, sources=tuple(sources), target=target)
 
 
-def open_models(paths: Sequence[Path]) -> list[HfFolder]:
-    """The models of a merge, checked against each other: tensors, then vocabularies."""
+def open_models(paths: Sequence[Path], dtype: str | None = None) -> list[HfFolder]:
+    """The models of a merge into `dtype`, their tensors checked against each other. Raises InputError as `blend`."""
     folders = [open_hf(Path(path)) for path in paths]
-    _match(folders, "F32")
+    _match(folders, dtype)
     return folders

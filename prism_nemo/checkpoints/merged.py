@@ -10,7 +10,7 @@ import yaml
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
 from prism_nemo.checkpoints.hf_folder import HfFolder
-from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models
+from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models, refuse_dtype
 from prism_nemo.checkpoints.merged_megatron import merge_megatron
 from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
 from prism_nemo.errors import InputError
@@ -44,9 +44,10 @@ def merge(
     Models are Hugging Face directories, or Megatron checkpoints, which go through conversion; the merge is written in
     the base's format. See `merge.coefficients` for methods and weights. `config_changes`: keys of config.json that the
     result has instead of the base's. Raises InputError before any weight is read for models that do not fit together,
-    and when `out` holds something else and `force` is not given.
+    and when `out` is a model, or holds something else and `force` is not given.
     """
     weigh = coefficients(method, weights, len(models), any_sum=any_sum)
+    refuse_dtype(dtype)
     paths = [find_iteration(Path(path)) if is_megatron(Path(path)) else Path(path) for path in models]
     parameters: dict[str, Any] = {
         "method": method,
@@ -59,25 +60,29 @@ def merge(
     request = Request(kind=kind, parameters=parameters, inputs=inputs)
 
     def write(hf: Sequence[Path], target: Path) -> dict[str, Any]:
-        folders = _opened(hf)
+        folders = _opened(hf, dtype)
         metrics: dict[str, Any] = {"bytes": blend(folders, target, weigh, dtype=dtype, threads=threads)}
         differences = config_differences(folders)
         _write_config(folders[0], target, dtype, config_changes or {})
-        (target / "README.md").write_text(model_card(models, method, weights, differences))
+        (target / "README.md").write_text(model_card(models, method, weights, dtype, differences))
         return metrics | ({"config_differences": differences} if differences else {})
 
     through_hf = any(is_megatron(path) for path in paths)
     if not through_hf:
-        _opened(paths)
+        _opened(paths, dtype)
     if not is_up_to_date(out, request, force=force):
         with publish(out, request) as draft:
-            draft.metrics |= merge_megatron(models, draft.path, write) if through_hf else write(paths, draft.path)
+            try:
+                draft.metrics |= merge_megatron(models, draft.path, write) if through_hf else write(paths, draft.path)
+            except Exception:  # a merge is not resumed: a draft of gigabytes would only be in the way
+                shutil.rmtree(draft.path)
+                raise
     return read_manifest(out).metrics
 
 
-def _opened(hf: Sequence[Path]) -> list[HfFolder]:
+def _opened(hf: Sequence[Path], dtype: str | None) -> list[HfFolder]:
     """Hugging Face directories, checked against each other."""
-    folders = open_models(hf)
+    folders = open_models(hf, dtype)
     _refuse_other_vocabularies(folders)
     return folders
 
@@ -102,23 +107,25 @@ def _refuse_other_vocabularies(folders: Sequence[HfFolder]) -> None:
             continue
         token = next(token for token in {**first, **other} if first.get(token) != other.get(token))
         raise InputError(
-            f"vocabularies differ: {token!r} is {first.get(token)} in {folders[0].path} and {other.get(token)} in "
-            f"{folder.path}; merge models of one tokenizer"
+            f"vocabularies differ: {token!r} is {first.get(token, 'missing')} in {folders[0].path} and "
+            f"{other.get(token, 'missing')} in {folder.path}; merge models of one tokenizer"
         )
 
 
 def _vocabulary(folder: Path) -> Mapping[str, int] | None:
-    """Token -> id of tokenizer.json; None where there is none."""
+    """Token -> id of tokenizer.json, added tokens included; None where there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
     try:
-        vocabulary = json.loads(path.read_text())["model"]["vocab"]
+        tokenizer = json.loads(path.read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        if isinstance(vocabulary, list):  # Unigram: [token, score], the place is the id
+            vocabulary = {entry[0]: place for place, entry in enumerate(vocabulary)}
+        added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens") or []}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    if isinstance(vocabulary, list):  # Unigram: [token, score], the place is the id
-        return {entry[0]: place for place, entry in enumerate(vocabulary)}
-    return dict(vocabulary)
+    return {**vocabulary, **added}
 
 
 def _write_config(first: HfFolder, out: Path, dtype: str | None, changes: Mapping[str, Any]) -> None:
@@ -131,12 +138,16 @@ def _write_config(first: HfFolder, out: Path, dtype: str | None, changes: Mappin
         shutil.copyfile(file, out / file.name)
 
 
-def model_card(models: Sequence[Path], method: str, weights: Weights, differences: Sequence[str]) -> str:
+def model_card(
+    models: Sequence[Path], method: str, weights: Weights, dtype: str | None, differences: Sequence[str]
+) -> str:
     """README.md of a merge, its recipe inside as YAML."""
     names = [Path(path).name for path in models]
     recipe: dict[str, Any] = {"method": method, "base": names[0], "models": names[1:], "weights": list(weights.models)}
     if weights.components:
         recipe["components"] = dict(weights.components)
+    if dtype:
+        recipe["dtype"] = dtype
     lines = ["---", "library_name: transformers", "tags: [merge]", "---", "", f"# Merge of {' and '.join(names)}", ""]
     lines += ["Sums in fp64, each element rounded once. Configuration and tokenizer are the base's.", ""]
     lines += ["```yaml", yaml.safe_dump(recipe, sort_keys=False).rstrip(), "```", ""]

@@ -14,7 +14,6 @@ import numpy as np
 
 from prism_nemo.artifacts import Draft, Request, is_up_to_date, publish
 from prism_nemo.data.blend import drawn_samples, read_report, source_prefixes, write_blend
-from prism_nemo.data.disk import space_for
 from prism_nemo.data.pack import PackReport, cut_documents, pack
 from prism_nemo.data.select import SPLITS
 from prism_nemo.data.summary import SIMULATED_SAMPLES
@@ -52,7 +51,7 @@ def pack_blend(
     request = Request(kind="packed", parameters=parameters, inputs={"blend": blend})
     if is_up_to_date(out, request, force=force):
         return out
-    with space_for(out), publish(out, request, resume=True) as draft:
+    with publish(out, request, resume=True) as draft:
         packed: Packed = {split: {} for split in SPLITS}
         progress = _Follower(blend, on_progress)
         for split, name, source in _files(blend):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from prism_nemo.artifacts import Draft, Request, is_up_to_date, publish
+from prism_nemo.artifacts.disk import space_for
 from prism_nemo.data.assemble import Shard, write_log, write_split
 from prism_nemo.data.contamination import build_screen
-from prism_nemo.data.disk import space_for
 from prism_nemo.data.encode import load_encoder, read_tokenizer, tokenizer_input
 from prism_nemo.data.files import UNIT_BYTES, plan_units
 from prism_nemo.data.indexed import token_dtype

@@ -125,6 +125,14 @@ def test_a_strange_folder_is_not_overwritten(tmp_path: Path) -> None:
             is_up_to_date(tmp_path / "a", Request(kind="thing", parameters={}), force=force)
 
 
+@pytest.mark.parametrize("inside", [".", "sub"])
+def test_an_input_is_not_overwritten(tmp_path: Path, inside: str) -> None:
+    folder = make(tmp_path / "a")
+    request = Request(kind="thing", parameters={}, inputs={"base": folder / inside})
+    with pytest.raises(InputError, match=r"a would replace its own input base \("):
+        is_up_to_date(folder, request, force=True)
+
+
 def test_lineage_reaches_the_sources_and_sees_changes(tmp_path: Path) -> None:
     source = tmp_path / "source.txt"
     source.write_text("origin")

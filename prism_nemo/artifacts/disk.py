@@ -16,4 +16,4 @@ def space_for(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise PrismError(f"no space left for {out}; free some and run the same command again to go on") from None
+        raise PrismError(f"no space left for {out}; free some and run the same command again") from None
