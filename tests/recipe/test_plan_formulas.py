@@ -61,6 +61,16 @@ def test_split_parameters_add_up(tensor: int, pipeline: int, name: str) -> None:
     assert split == once + copied + copies * rows * sizes.hidden
 
 
+@pytest.mark.parametrize(("name", "layers"), [("llama_3_1_8b", ["*-"]), ("nemotron_h_8b", ["*", "-", "M"])])
+def test_full_recomputation_makes_one_layer_at_a_time_once_more(name: str, layers: list[str]) -> None:
+    """Of a GPTModel attention and MLP together: Megatron checkpoints its layers, of a HybridModel the sublayers."""
+    sizes = base_shape(name)
+    parallel = Parallel(nodes=1, pipeline=4, recompute="full")
+    first = stage_memory(sizes, Training(), parallel, "bf16")[0]
+    kept = Kept(tokens=8192, length=8192)
+    assert first.workspace == max(sum(sublayer_bytes(sizes, kind, kept) for kind in layer) for layer in layers)
+
+
 def test_optimizer_is_shared_by_data_and_context_ranks() -> None:
     parallel = Parallel(nodes=2, devices_per_node=8, tensor=2, context=2)
     assert optimizer_bytes(800, parallel, "bf16") == 12 * 100

@@ -25,7 +25,8 @@ class StageMemory:
     activations: int
     """Of the micro batches in flight."""
     workspace: int
-    """Logits and softmax on the last stage, or the largest layer being differentiated: whichever is more."""
+    """Logits and softmax on the last stage, or the largest layer being differentiated (with full recomputation all of
+    it, made once more): whichever is more."""
     reserve: int
     """CUDA context, communication buffers, fragmentation: assumed."""
 
@@ -65,7 +66,7 @@ def stage_memory(
     stages = []
     for number, symbols in enumerate(stage_sublayers(sizes, pipeline)):
         in_flight = min(pipeline - number, accumulated)
-        largest = max(sublayer_bytes(sizes, kind, kept) for kind in set(symbols))
+        largest = max(sum(sublayer_bytes(sizes, kind, kept) for kind in layer) for layer in _by_layer(sizes, symbols))
         head = head_bytes(sizes, kept, vocab) if number == pipeline - 1 else 0
         stages.append(
             StageMemory(
@@ -96,6 +97,12 @@ def _weights(sizes: Shape, symbols: str, count: int, tensor: int, precision: Pre
     return round(2 * (count - layers) + row.weight_bytes * layers)
 
 
+def _by_layer(sizes: Shape, symbols: str) -> list[str]:
+    """The sublayers of each of Megatron's layers: attention and MLP of a GPTModel, one symbol of a HybridModel."""
+    size = len(sizes.pattern) // sizes.megatron_layers
+    return [symbols[start : start + size] for start in range(0, len(symbols), size)]
+
+
 def _layers(sizes: Shape, symbols: str, kept: Kept, recompute: str) -> int:
     """Of one micro batch. Full recomputation keeps the input of every layer (of a HybridModel, every sublayer).
 
@@ -103,5 +110,4 @@ def _layers(sizes: Shape, symbols: str, kept: Kept, recompute: str) -> int:
     """
     if recompute != "full":
         return sum(sublayer_bytes(sizes, kind, kept) for kind in symbols)
-    layers = len(symbols) * sizes.megatron_layers // len(sizes.pattern)
-    return layers * stream_bytes(sizes, kept)
+    return len(_by_layer(sizes, symbols)) * stream_bytes(sizes, kept)
