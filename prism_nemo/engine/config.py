@@ -73,7 +73,8 @@ def container(job: TrainJob) -> Any:
             pretrained_checkpoint=job.start,
             save_interval=job.save_every or None,
             ckpt_format="torch_dist",
-            async_save=False,
+            async_save=job.async_save,
+            async_strategy="nvrx" if gpu else "mcore",
             fully_parallel_save=True,
             # The optimizer state of another layout can be loaded only in this form.
             dist_ckpt_optim_fully_reshardable=True,

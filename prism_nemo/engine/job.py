@@ -16,7 +16,7 @@ RECOMPUTE = ("none", "selective", "full")
 
 MAY_CHANGE_ON_RESUME = {
     *("tensor", "pipeline", "context", "sequence_parallel", "micro_batch", "recompute"),
-    *("save_every", "keep_last", "keep_every", "log_every", "threads"),
+    *("save_every", "keep_last", "keep_every", "async_save", "log_every", "threads"),
 }
 """Fields that change neither the data order nor, but for rounding, the numbers."""
 
@@ -91,6 +91,8 @@ class TrainJob:
     """Checkpoints kept; the one before the latest is the way back when the latest is damaged."""
     keep_every: int = 0
     """Steps: the first checkpoint at or after each multiple is kept for good; 0: only the last ones are kept."""
+    async_save: bool = False
+    """Write checkpoints in other processes while training goes on; a stop and the end wait for them."""
     eval_every: int = 0
     """Steps between evaluations on "valid"; 0: only after the last step."""
     eval_steps: int = 0

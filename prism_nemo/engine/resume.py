@@ -83,6 +83,11 @@ def checkpoint(folder: Path, step: int) -> Path:
     return folder / f"iter_{step:07d}"
 
 
+def last_written(folder: Path) -> int:
+    """The step of the checkpoint that Megatron finished last."""
+    return int((folder / "latest_checkpointed_iteration.txt").read_text())
+
+
 def mark_whole(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
     """Seal a checkpoint that was just written, then remove those that the rule does not keep."""
     path = checkpoint(folder, step)

@@ -80,7 +80,7 @@ def _run(job: TrainJob, step: int) -> None:
 
     from prism_nemo.engine import documents
 
-    _complete_bridge()
+    _complete_bridge(job)
     config = container(job)
     if step:
         config.checkpoint.ckpt_step = step
@@ -105,7 +105,8 @@ def _callbacks(job: TrainJob, step: int) -> Any:
     if torch.distributed.get_rank() == 0:
         folder = Path(job.checkpoints)
         seal = partial(resume.mark_whole, folder, keep_last=job.keep_last, keep_every=job.keep_every)
-        manager.register("on_checkpoint_save", lambda context: seal(int(context.state.train_state.step)))
+        # An asynchronous save ends some steps later, so the step is not the trainer's.
+        manager.register("on_checkpoint_save", lambda context: seal(resume.last_written(folder)))
     if job.schedule == "exponential":
         manager.register("on_train_start", lambda context: _decay_exponentially(context.scheduler, job))
     if not has_gpu():
@@ -139,7 +140,7 @@ def _decay_exponentially(scheduler: Any, job: TrainJob) -> None:
     scheduler.step(0)
 
 
-def _complete_bridge() -> None:
+def _complete_bridge(job: TrainJob) -> None:
     """Mend what pretrain() cannot do here: without CUDA, without a Makefile in the wheel, without a second process."""
     import importlib.util
 
@@ -159,7 +160,7 @@ def _complete_bridge() -> None:
         # bridge/training/initialize.py asserts CUDA; the way out exists, but setup() does not pass it on.
         setup.initialize_megatron = partial(initialize.initialize_megatron, allow_no_cuda=True)
         adam.mend()
-        writer.stay_in_process()
+        writer.fork_to_save() if job.async_save else writer.stay_in_process()
         collectives.skip_alone()
 
 

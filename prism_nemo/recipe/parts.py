@@ -94,6 +94,8 @@ class Training:
     keep_every_tokens: int = 5_242_880_000
     """Tokens: besides the last, the first checkpoint at or after each multiple is kept (5,000 steps of the paper, which
     are points of its budget study); 0: none."""
+    async_save: bool = False
+    """Write checkpoints in other processes while training goes on; a stop and the end wait for them."""
     log_every: int = 10
     """Steps between logged lines."""
 

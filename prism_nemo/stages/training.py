@@ -12,7 +12,7 @@ from prism_nemo.stages.stage import Progress, Stage
 
 CIRCUMSTANCES = (
     *("micro_batch", "context", "recompute"),
-    *("save_every_tokens", "keep_last", "keep_every_tokens", "log_every"),
+    *("save_every_tokens", "keep_last", "keep_every_tokens", "async_save", "log_every"),
 )
 """Fields of a Training that change no number, or only its rounding."""
 
@@ -87,6 +87,7 @@ def train_job(recipe: Recipe, training: Training, *, model: Path, start: Path, b
         save_every=max(1, training.save_every_tokens // tokens_per_step),
         keep_last=training.keep_last,
         keep_every=training.keep_every_tokens // tokens_per_step,
+        async_save=training.async_save,
         log_every=training.log_every,
         threads=max(1, len(os.sched_getaffinity(0)) // layout.world),
     )

@@ -86,6 +86,7 @@ def test_patches_are_few_and_listed():
         layers.lend_rotary_embedding(),
         collectives.skip_alone(),
         writer.stay_in_process(),
+        writer.fork_to_save(),
     ]
     in_megatron = {name for names in replaced for name in names} | {"setup.initialize_megatron"}
     assert in_megatron == set(inventory.IN_MEGATRON)

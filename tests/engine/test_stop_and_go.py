@@ -104,6 +104,29 @@ def test_stopped_run_ends_as_one_that_was_not(job, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", 40)
 
 
+def test_asynchronous_saves_lose_nothing(job, tmp_path):
+    """Sealed only when they are written, which is some steps later; a stop and the end wait for them."""
+
+    def make(name, **changes):
+        return job(checkpoints=str(tmp_path / name), save_every=5, steps=30, keep_last=9, **changes)
+
+    def stop(line):
+        if line["step"] == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    local.run_local(make("whole"))
+    with pytest.raises(KilledError):
+        local.run_local(make("async", async_save=True), on_progress=kill_at(5))
+    with pytest.raises(Stopped):
+        local.run_local(make("async", async_save=True), on_progress=stop)
+    step = read_progress(tmp_path / "async")[-1]["step"]
+    assert (tmp_path / "async" / f"iter_{step:07d}" / "whole.json").is_file()
+    local.run_local(make("async", async_save=True))
+    assert_same_run(tmp_path / "whole", tmp_path / "async", 30)
+    sealed = {path.parent.name for path in (tmp_path / "async").glob("iter_*/whole.json")}
+    assert {f"iter_{step:07d}" for step in range(5, 31, 5)} <= sealed
+
+
 def test_damaged_latest_checkpoint_falls_back_to_the_one_before(job, tmp_path, capfd):
     folder = tmp_path / "run"
     local.run_local(job(save_every=2, steps=8, checkpoints=str(tmp_path / "whole")))

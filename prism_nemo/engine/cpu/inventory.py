@@ -14,6 +14,8 @@ IN_MEGATRON = {
     "param_and_grad_buffer.dist_reduce_scatter_func": "speed",
     "param_and_grad_buffer.dist_all_gather_func": "speed",
     "filesystem_async._results_queue": "speed of saving",
+    "AsyncCallsQueue.warmup_persistent_caller": "the process that writes asynchronous saves asks for a GPU",
+    "AsyncCallsQueue._get_async_caller": "the process that writes asynchronous saves asks for a GPU",
     "setup.initialize_megatron": "asserts CUDA",
 }
 """Names replaced in Megatron-Core and Megatron-Bridge -> why."""
