@@ -87,7 +87,10 @@ def _start(
     rank: int, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], logs: Path, rendezvous: Path
 ) -> _Rank:
     ours, theirs = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(rank, size, function, arguments, logs, rendezvous, theirs))
+    tracking = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    process = _context.Process(
+        target=_child, args=(rank, size, function, arguments, logs, rendezvous, theirs, tracking)
+    )
     process.start()
     theirs.close()
     return _Rank(process, ours)
@@ -190,7 +193,10 @@ def _child(
     logs: Path,
     rendezvous: Path,
     pipe: Connection,
+    environment: dict[str, str],
 ) -> None:
+    """`environment`: what a process forked from the warm one would have as it was when that one started."""
+    os.environ.update(environment)
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     log = os.open(logs / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -118,12 +118,14 @@ def test_tied_weights_that_differ(make, tmp_path):
     refused(hf, tmp_path / "other", "ties lm_head.weight to model.embed_tokens.weight, but they differ")
 
 
-def test_rope_scaling_that_megatron_would_get_wrong_fails_the_proof(make, tmp_path):
-    """Megatron-Core hard-wires llama3's 8192; the logits tell."""
+def test_rope_scaling_other_than_megatrons_own(make, tmp_path):
+    """Megatron-Core hard-wires llama3's 8192; the logits tell that ours are the configuration's."""
     hf = make(init_std=0.3)
     scaling = json.loads((hf / "config.json").read_text())["rope_scaling"]
     edit_config(hf, rope_scaling=scaling | {"original_max_position_embeddings": 64})
-    refused(hf, tmp_path / "out", "rope_scaling|logits differ")
+    import_hf(hf, tmp_path / "out")
+    edit_config(hf, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    refused(hf, tmp_path / "other", "rope_type 'dynamic' is not known here")
 
 
 def test_both_spellings_of_nemotrons_embedding(make, tmp_path):

@@ -5,7 +5,7 @@ from test_trl import (  # noqa: F401 - collected here once more, with their fixt
     model,
     prompts,
     test_a_dense_model_learns_and_the_output_is_whole,
-    test_hybrids_train,
+    test_every_family_trains,
 )
 
 pytestmark = pytest.mark.gpu
