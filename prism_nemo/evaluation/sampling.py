@@ -86,6 +86,31 @@ def keys_of(
     ]
 
 
+def plan(
+    backend: Backend,
+    store: GenerationStore,
+    *,
+    task: str,
+    messages: Mapping[str, str],
+    k: int,
+    sampling: Sampling,
+    seed: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> tuple[int, list[Request]]:
+    """What `generate` would do: (samples asked for, those that have to be made).
+
+    Raises InputError for work that cannot succeed.
+    """
+    if not messages:
+        raise InputError(f"{task}: no questions to ask")
+    protocol = AskingProtocol(sampling=sampling, prompting=backend.prompting)
+    keys = keys_of(model=backend.facts["fingerprint"], task=task, messages=messages, protocol=protocol, k=k, seed=seed)
+    mine = keys[shard[0] :: shard[1]]
+    requests = [Request(key=key, message=messages[key.question]) for key in store.missing(mine)]
+    backend.check(requests, sampling)
+    return len(mine), requests
+
+
 def generate(
     backend: Backend,
     store: GenerationStore,
@@ -100,23 +125,26 @@ def generate(
 ) -> Generated:
     """Bring the store to k samples of every question: question id -> user's message.
 
-    `shard` (i, n) takes every n-th missing sample from the i-th, for array tasks: nothing is sampled twice. Processes
+    `shard` (i, n) takes every n-th sample from the i-th, for array tasks: nothing is sampled twice. Processes
     that run the same work without shards share it too: each takes the pieces in its own order and leaves out what
     another one has finished; only what several begin at once, a piece or two, is sampled twice and kept once.
     `progress(done, total)` counts the samples asked for. Raises InputError for work that cannot succeed.
     """
-    if not messages:
-        raise InputError(f"{task}: no questions to ask")
+    how: dict[str, Any] = {
+        "task": task,
+        "messages": messages,
+        "k": k,
+        "sampling": sampling,
+        "seed": seed,
+        "shard": shard,
+    }
+    asked, requests = plan(backend, store, **how)
     protocol = AskingProtocol(sampling=sampling, prompting=backend.prompting)
-    keys = keys_of(model=backend.facts["fingerprint"], task=task, messages=messages, protocol=protocol, k=k, seed=seed)
-    mine = keys[shard[0] :: shard[1]]
-    requests = [Request(key=key, message=messages[key.question]) for key in store.missing(mine)]
-    backend.check(requests, sampling)
     store.describe("models", backend.facts["fingerprint"], backend.facts)
     store.describe("protocols", protocol.fingerprint, protocol.facts())
-    done = Generated(asked=len(mine), found=len(mine) - len(requests))
+    done = Generated(asked=asked, found=asked - len(requests))
     finished = done.found
-    progress(finished, len(mine))
+    progress(finished, asked)
     pieces = backend.batches(requests, sampling)
     random.SystemRandom().shuffle(pieces)  # another order in every process, also in containers with equal process ids
 
@@ -132,6 +160,6 @@ def generate(
     for samples in backend.complete(unfinished(), sampling) if pieces else ():
         done.sampled += store.append(samples)
         finished += len(samples)
-        progress(finished, len(mine))
+        progress(finished, asked)
     done.failures = dict(backend.failures)
     return done

@@ -41,6 +41,7 @@ class Score:
     domain: str
     protocol: str
     """Fingerprint."""
+    seed: int = 0
     asked: Protocol | None = None
     """The protocol itself: sampling and prompting; None where it is not known."""
     held_out: bool
@@ -53,7 +54,7 @@ class Score:
     avg: Estimate
     """avg@k with its 95 % interval over questions."""
     pass_at: Mapping[int, float]
-    """k' -> unbiased pass@k', for powers of two up to the smallest number of samples of a question."""
+    """k' -> unbiased pass@k', for powers of two and k itself, as far as every question has so many samples."""
     majority: float
     """maj@k; of code: not defined (NaN)."""
     median_tokens: float
@@ -145,13 +146,14 @@ def score(
         task=benchmark.task,
         domain=benchmark.domain,
         protocol=first.protocol,
+        seed=first.seed,
         asked=asked,
         held_out=benchmark.held_out,
         questions=len(benchmark.problems),
         k=k,
         samples=total,
         avg=score_interval(list(shares.values())),
-        pass_at=_pass_at(list(by_question.values())),
+        pass_at=_pass_at(list(by_question.values()), k),
         majority=_majority(benchmark, list(by_question.values())),
         median_tokens=float(np.median(tokens)),
         mean_tokens=float(np.mean(tokens)),
@@ -180,12 +182,13 @@ def samples_of(benchmark: Benchmark, samples: Sequence[Sample], k: int) -> list[
     ]
 
 
-def _pass_at(questions: Sequence[Sequence[Judged]]) -> dict[int, float]:
+def _pass_at(questions: Sequence[Sequence[Judged]], most: int) -> dict[int, float]:
     fewest = min(len(entries) for entries in questions)
+    counts = sorted({*(2**power for power in range(1, 11)), most})
     return {
         k: float(np.mean([pass_at_k([[entry.verdict.correct for entry in entries]], k)[0] for entries in questions]))
-        for k in (2**power for power in range(1, 11))
-        if k <= fewest
+        for k in counts
+        if 1 < k <= fewest
     }
 
 

@@ -252,7 +252,9 @@ def seal(log: Path) -> None:
 
 def seal_dead_logs(folder: Path) -> None:
     """Seal the logs whose writers on this host are gone; those of other hosts stay logs, which are read as well."""
-    for log in (folder / "logs").glob(f"{socket.gethostname()}-*.jsonl"):
+    for log in (folder / "logs").glob("*.jsonl"):
+        if log.stem.rsplit("-", 2)[0] != socket.gethostname():
+            continue
         with contextlib.suppress(OSError), open(log, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             seal(log)

@@ -67,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, b"<html>gateway says hello")
         elif fault == "empty":
             self.reply(200, {"choices": []})
+        elif fault == "abort":  # a beginning that must not pass for a completion
+            self.reply(200, {"choices": [{"text": "4", "finish_reason": "abort"}], "usage": {"completion_tokens": 1}})
         elif fault == "odd":
             self.reply(200, {"choices": ["x"]})
         elif fault == "hang":

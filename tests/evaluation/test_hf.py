@@ -1,10 +1,12 @@
 """The hf backend against the plainest reference: one prompt, no padding, no cache, the whole text at each step."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
@@ -173,3 +175,14 @@ def test_chat_needs_a_template_and_context_must_fit(pico, tmp_path):
     HfBackend(pico("nemotron_h_8b")).check(requests_for(["Hi"]), Sampling(max_new_tokens=600))  # has no positions
     with pytest.raises(InputError, match=r"no config\.json"):
         HfBackend(tmp_path)
+
+
+def test_a_model_that_lacks_weights_is_refused(pico, tmp_path):
+    """transformers would draw them at random and go on."""
+    folder = shutil.copytree(pico("llama_3_1_8b"), tmp_path / "m")
+    (path,) = folder.glob("*.safetensors")
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 of the model's weights \(first: model.layers.1.mlp.down_proj"):
+        HfBackend(folder)

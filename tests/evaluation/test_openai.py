@@ -69,12 +69,13 @@ def test_a_server_with_its_own_template(serve, pico, tmp_path):
 
 
 def test_passing_faults_are_tried_again(serve, tmp_path):
-    server = serve(faults=[429, 500, "garbage", "hang", "close", "empty", "odd", 503, 429])
+    server = serve(faults=[429, 500, "garbage", "hang", "close", "empty", "odd", "abort", 503, 429])
     backend = OpenAiBackend(server.url, "pico", concurrency=3, timeout_seconds=1.0, pause_seconds=0.01)
     done, samples = ask(backend, tmp_path / "s")
     assert (done.sampled, done.failures, len(samples)) == (6, {}, 6)
     assert server.seen[200] >= 6
-    assert {429, 500, "garbage", "hang", "close", "empty", "odd", 503} <= set(server.seen)
+    assert {429, 500, "garbage", "hang", "close", "empty", "odd", "abort", 503} <= set(server.seen)
+    assert {sample.finish for sample in samples.values()} == {"length"}
 
 
 def test_a_refused_prompt_is_recorded_and_stays_missing(serve, tmp_path):

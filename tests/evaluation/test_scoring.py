@@ -79,6 +79,12 @@ def test_a_score_counted_by_hand():
     assert found.complete
 
 
+def test_pass_at_k_itself_is_told_where_k_is_no_power_of_two():
+    three = [entry for entry in judge(benchmark(), samples()) if entry.sample.index < 3]
+    assert score(benchmark(), three, k=3).pass_at == pytest.approx({2: (1 + 2 / 3) / 2, 3: 1.0})
+    assert score(benchmark(), three, k=64).pass_at == pytest.approx({2: (1 + 2 / 3) / 2})
+
+
 def test_missing_samples_are_said_and_nan_is_null_in_json():
     part = score(benchmark(), judge(benchmark(), samples()[:5]), k=4)
     assert (part.samples, part.complete, part.pass_at) == (5, False, {})

@@ -117,6 +117,16 @@ def test_a_reader_finds_what_was_sealed_under_its_hands(tmp_path):
     assert reader.get(sample(1)) == sample(1)
 
 
+def test_logs_of_other_hosts_are_read_and_left_alone(tmp_path, monkeypatch):
+    """Their locks are not seen everywhere, so only this host's own are sealed, not those of a longer name."""
+    monkeypatch.setattr("socket.gethostname", lambda: "node-1")
+    GenerationStore(tmp_path / "s")
+    for i, host in enumerate(("node-1", "node-1-2", "node-10")):
+        (tmp_path / f"s/logs/{host}-77-x{i}.jsonl").write_bytes(sample(i).to_line())
+    assert len(GenerationStore(tmp_path / "s")) == 3
+    assert {path.name for path in (tmp_path / "s/logs").iterdir()} == {"node-1-2-77-x1.jsonl", "node-10-77-x2.jsonl"}
+
+
 def test_a_living_writers_log_is_left_alone(tmp_path):
     writer = GenerationStore(tmp_path / "s")
     writer.append([sample(1)])

@@ -65,14 +65,21 @@ def join_caches(caches: list[Any]) -> Any:
 
 
 def load_model(model_dir: Path, device: torch.device, dtype: str) -> Any:
+    """Raises InputError for a directory that transformers cannot load, or without some of the model's weights."""
     from transformers import AutoModelForCausalLM
 
     wanted = ("float32" if device.type == "cpu" else "auto") if dtype == "auto" else dtype
     try:
         with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=wanted, local_files_only=True)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                model_dir, dtype=wanted, local_files_only=True, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{model_dir} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random weights in their place
+        raise InputError(
+            f"{model_dir} lacks {len(missing)} of the model's weights (first: {missing[0]}); export it anew"
+        )
     return nemotron_h.mend(model.to(device).eval())
 
 

@@ -204,6 +204,8 @@ class OpenAiBackend:
         text = _message_text(message) if message is not None else choice["text"]
         logprobs = _logprobs(choice)
         tokens = (answer.get("usage") or {}).get("completion_tokens") or len(logprobs)
+        if choice.get("finish_reason") in ("abort", "error"):
+            raise ValueError(f"the server broke off after {tokens} tokens")
         if not isinstance(text, str) or not isinstance(tokens, int) or tokens < 1:
             raise ValueError(f"an answer without text or token count: {answer!s:.120}")
         fields = {name: getattr(request.key, name) for name in request.key.__dataclass_fields__}
