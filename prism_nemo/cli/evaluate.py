@@ -22,9 +22,11 @@ PER_DOMAIN = typer.Option(0, "--per-domain", help="Of --problems: so many of eac
 DATA = typer.Option([], "--data", help="NAME=FILE: a benchmark's local copy.")
 OPTION = typer.Option([], "--option", help="NAME.KEY=VALUE, as codeforces.editorial=true.")
 SAMPLES = typer.Option(0, "-k", "--samples", help="Samples per question; 0: as the suite says.", show_default=False)
-FORMAT = typer.Option("terminal", "--format", help="terminal, markdown, json, html.")
+FORMAT = typer.Option("", "--format", help="terminal, markdown, json, html; else by the ending of --out.")
 JSON = typer.Option(False, "--json", help="The same as --format json.")
 OUT = typer.Option(None, "--out", help="Write the table to this file instead.")
+PROTOCOL = typer.Option([], "--protocol", help="Only samples asked so, e.g. 1a2b3c4d; may be repeated.")
+SEED = typer.Option(None, "--seed", help="Only samples of this seed.")
 WORKERS = typer.Option(2, "--workers", help="Judges at a time.")
 
 
@@ -62,15 +64,15 @@ def run(
 ) -> None:
     """Sample what is missing, then score.  Example: prism eval run exports/mt --suite prism --backend vllm"""
     from prism_nemo.errors import InputError
-    from prism_nemo.evaluation.arguments import changed, prompting_of, share
+    from prism_nemo.evaluation.arguments import changed, prompting_of, share, shower
     from prism_nemo.evaluation.backends import open_backend
+    from prism_nemo.evaluation.leaderboards import is_retention
     from prism_nemo.evaluation.pipeline import evaluate
     from prism_nemo.evaluation.progress import lines
-    from prism_nemo.evaluation.retention import is_retention
     from prism_nemo.evaluation.store import GenerationStore
     from prism_nemo.evaluation.tables import score_table
 
-    part = share(shard)
+    show, part = shower("json" if json_output else output, out), share(shard)
     if is_retention(suite):
         if prompting not in ("", "raw") or part != (0, 1):
             raise InputError("tasks of the harness are asked raw and in one process; leave out --prompting and --shard")
@@ -79,16 +81,8 @@ def run(
         if folder is None:
             raise InputError("the harness's tasks need the served checkpoint's folder; give --model-dir")
         through = {"backend": backend, "url": url, "served": served, "timeout_seconds": timeout}
-        _retention(
-            suite,
-            store,
-            folder,
-            base,
-            paper,
-            {**through, "tensor_parallel": tensor_parallel, "limit": limit},
-            "json" if json_output else output,
-            out,
-        )
+        how = {**through, "tensor_parallel": tensor_parallel, "limit": limit}
+        show([_retention(suite, store, folder, base, paper, how)])
         return
     if base or limit or paper:
         raise InputError("--base, --limit and --paper of `eval run` belong to ruler and the leaderboards")
@@ -110,7 +104,7 @@ def run(
             progress=lines(_note),
         )
     if scores:
-        _show(score_table(scores), "json" if json_output else output, out)
+        show([score_table(scores)])
     else:
         typer.echo(f"share {shard} is sampled; when all are, score with: prism eval score --store {store} ...")
 
@@ -123,8 +117,8 @@ def score(
     store: Path = STORE,
     model: list[str] = typer.Option([], "--model", help="Name, folder or fingerprint; without it all of the store."),
     samples: int = SAMPLES,
-    protocol: str | None = typer.Option(None, "--protocol", help="Fingerprint, where there are several."),
-    seed: int | None = typer.Option(None, "--seed"),
+    protocol: list[str] = PROTOCOL,
+    seed: int | None = SEED,
     data: list[str] = DATA,
     option: list[str] = OPTION,
     workers: int = WORKERS,
@@ -133,23 +127,28 @@ def score(
     out: Path | None = OUT,
 ) -> None:
     """Scores of what is in the store; samples nothing.  Example: prism eval score --suite aime24 --format markdown"""
+    from prism_nemo.errors import InputError
+    from prism_nemo.evaluation.arguments import shower
     from prism_nemo.evaluation.pipeline import find_model, score_store
     from prism_nemo.evaluation.progress import lines
     from prism_nemo.evaluation.tables import score_table
 
+    show = shower("json" if json_output else output, out)
     benchmarks = _benchmarks(suite, problems, per_domain, data, option)
     opened = _existing(store)
     scores = score_store(
         opened,
         benchmarks,
         models=[find_model(opened, reference) for reference in model] or None,
-        protocol=protocol,
+        protocols=protocol,
         seed=seed,
         k=samples or None,
         workers=workers,
         progress=lines(_note),
     )
-    _show(score_table(scores), "json" if json_output else output, out)
+    if not scores:
+        raise InputError(f"{store} has no samples of these questions; sample them with: prism eval run MODEL")
+    show([score_table(scores)])
 
 
 @app.command()
@@ -163,8 +162,8 @@ def compare(
     steps: bool = typer.Option(False, "--steps", help="NAMEs are steps of one run: final, joint best, maxima."),
     by: str = typer.Option("avg3", "--by", help="--steps: what the joint best step is best at."),
     samples: int = SAMPLES,
-    protocol: str | None = typer.Option(None, "--protocol"),
-    seed: int | None = typer.Option(None, "--seed"),
+    protocol: list[str] = PROTOCOL,
+    seed: int | None = SEED,
     data: list[str] = DATA,
     option: list[str] = OPTION,
     workers: int = WORKERS,
@@ -173,9 +172,10 @@ def compare(
     out: Path | None = OUT,
 ) -> None:
     """Paired differences, both averages, the paper.  Example: prism eval compare base=exports/base mt=exports/mt"""
-    from prism_nemo.evaluation.arguments import compare_tables
+    from prism_nemo.evaluation.arguments import compare_tables, shower
     from prism_nemo.evaluation.progress import lines
 
+    show = shower("json" if json_output else output, out)
     benchmarks = _benchmarks(suite, problems, per_domain, data, option)
     tables = compare_tables(
         _existing(store),
@@ -183,14 +183,13 @@ def compare(
         models,
         paper=paper,
         by=by if steps else None,
-        protocol=protocol,
+        protocols=protocol,
         seed=seed,
         k=samples or None,
         workers=workers,
         progress=lines(_note),
     )
-    for number, table in enumerate(tables):
-        _show(table, "json" if json_output else output, out, append=number > 0)
+    show(tables)
 
 
 def _retention(
@@ -200,20 +199,18 @@ def _retention(
     base: Path | None,
     paper: str,
     how: dict[str, Any],
-    output: str,
-    out: Path | None,
-) -> None:
+) -> "Table":
     from prism_nemo.evaluation.arguments import printed
+    from prism_nemo.evaluation.leaderboards import tasks_of
     from prism_nemo.evaluation.progress import lines
-    from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
+    from prism_nemo.evaluation.retention import retained, run_retention
     from prism_nemo.evaluation.tables import retention_table
 
     chosen = tasks_of(tasks)
     theirs = printed(paper) if paper else {}
     models = [base, model] if base else [model]
     runs = [run_retention(one, chosen, store, **how, progress=lines(_note)) for one in models]
-    table = retention_table(retained(runs[0], runs[-1]), alone=base is None, printed=theirs)
-    _show(table, output, out)
+    return retention_table(retained(runs[0], runs[-1]), alone=base is None, printed=theirs)
 
 
 @app.command("held-out")
@@ -259,14 +256,3 @@ def _existing(store: Path) -> "GenerationStore":
 
 def _note(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def _show(table: "Table", output: str, out: Path | None, *, append: bool = False) -> None:
-    from prism_nemo.evaluation.arguments import written
-
-    text = written(table, output)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    with open(out, "a" if append else "w", encoding="utf-8") as file:
-        file.write(text)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import yaml
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation.benchmark import Benchmark, file_benchmarks
 from prism_nemo.evaluation.compare import choose_steps, compare
+from prism_nemo.evaluation.formats import ENDINGS, FORMATS
 from prism_nemo.evaluation.paper import Printed, paper_scores
 from prism_nemo.evaluation.pipeline import find_model, score_store
 from prism_nemo.evaluation.protocol import Prompting
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.store import GenerationStore
 from prism_nemo.evaluation.suites import load_suite
-from prism_nemo.evaluation.tables import FORMATS, Table, comparison_table, paper_table, steps_table
+from prism_nemo.evaluation.tables import Table, comparison_table, paper_table, steps_table
 
 
 def benchmarks_of(
@@ -105,7 +106,8 @@ def compare_tables(
         name: score_store(store, benchmarks, models=[mark], names={mark: name}, **how) for name, mark in named.items()
     }
     if by is not None:
-        return [steps_table(choose_steps(_steps(scores), by=by))]
+        unfinished = [name for name, found in scores.items() if not all(score.complete for score in found)]
+        return [steps_table(choose_steps(_steps(scores), by=by), unfinished)]
     comparison = compare(scores)
     return [comparison_table(comparison), *([paper_table(comparison, theirs)] if theirs else [])]
 
@@ -149,8 +151,19 @@ def _pair(word: str, form: str) -> tuple[str, str]:
     return name, value
 
 
-def written(table: Table, output: str) -> str:
-    """A table in the format of --format."""
-    if output not in FORMATS:
-        raise InputError(f"unknown format {output!r}; known: {', '.join(FORMATS)}")
-    return FORMATS[output](table)
+def shower(output: str, out: Path | None) -> Callable[[Sequence[Table]], None]:
+    """What shows tables as --format and --out say; both are checked before the work begins."""
+    form = output or (ENDINGS.get(out.suffix, "") if out else "") or "terminal"
+    if form not in FORMATS:
+        raise InputError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: {out.absolute().parent} is no directory; make it first")
+
+    def show(tables: Sequence[Table]) -> None:
+        text = FORMATS[form](tables)
+        if out is None:
+            print(text, end="")
+        else:
+            out.write_text(text, encoding="utf-8")
+
+    return show

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xxhash
 
-from prism_nemo.evaluation.benchmark import DOMAINS
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import Array, Estimate, bootstrap_draws, percentiles, wilson
 from prism_nemo.evaluation.suites import PAPER
+from prism_nemo.verifiers.problem import DOMAINS
 
 Weights = Mapping[str, float]
 """Benchmark -> share of an average; the shares add up to 1."""

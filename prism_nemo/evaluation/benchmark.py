@@ -1,70 +1,18 @@
-"""Benchmarks as data: `benchmarks/NAME.yaml` says where the rows are, what the model is asked, and the protocol.
-
-The same files tell decontamination which texts must not be trained on (`question_texts`).
-"""
+"""Benchmarks ready to be asked: a shipped definition with its rows, or a file of problems."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import jinja2
-import xxhash
-import yaml
+from typing import Any
 
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation.definitions import Definition, definition
 from prism_nemo.evaluation.protocol import Sampling
+from prism_nemo.evaluation.readers import READERS, skip
 from prism_nemo.evaluation.rows import read_rows
 from prism_nemo.verifiers import Problem, key_faults, load_problems
-
-FOLDER = Path(__file__).parent / "benchmarks"
-DOMAINS = ("math", "code", "science")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hub:
-    """A data set for `datasets.load_dataset`."""
-
-    id: str
-    config: str | None = None
-    split: str = "test"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
-    """One `benchmarks/NAME.yaml`."""
-
-    name: str
-    title: str
-    version: int
-    """Moves when the questions asked would be others; samples of another version are not found."""
-    domain: Literal["math", "code", "science"]
-    questions: int
-    """How many there must be; other data under this name is refused."""
-    hub: Hub
-    reader: Literal["answer", "options", "livecodebench", "codeforces"]
-    """How a row becomes a problem (`readers`)."""
-    columns: dict[str, str]
-    """Column of each thing the reader needs: id, question, answer, ..."""
-    prompt: str
-    """Jinja text of the user's message; `question` and what else the reader gives."""
-    samples: int
-    """k of the paper's protocol."""
-    quick_samples: int
-    """k of the cheap preset."""
-    sampling: Sampling
-    """The paper's (section 4)."""
-    quick_max_new_tokens: int
-    source: str
-    """Where protocol and prompt come from."""
-    licence: str = "unknown"
-    held_out: bool = False
-    """Not one of the paper's six: no part of an average."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Switches of the reader."""
+from prism_nemo.verifiers.problem import DOMAINS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,28 +37,6 @@ class Benchmark:
         return f"{self.name}@{self.version}"
 
 
-@cache
-def definitions() -> dict[str, Definition]:
-    """Every shipped benchmark by name."""
-    found = [_definition(path) for path in sorted(FOLDER.glob("*.yaml"))]
-    return {definition.name: definition for definition in found}
-
-
-def definition(name: str) -> Definition:
-    """A shipped benchmark. Raises InputError with the nearest name for an unknown one."""
-    if name in definitions():
-        return definitions()[name]
-    near = difflib.get_close_matches(name, definitions(), 1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(definitions())}"
-    raise InputError(f"unknown benchmark {name!r}; {hint}")
-
-
-def _definition(path: Path) -> Definition:
-    values = yaml.safe_load(path.read_text())
-    hub, sampling = Hub(**values.pop("hub")), Sampling(**values.pop("sampling"))
-    return Definition(hub=hub, sampling=sampling, **values)
-
-
 def load_benchmark(
     name: str, *, data: Path | None = None, samples: int | None = None, preset: str = "prism", **options: Any
 ) -> Benchmark:
@@ -120,18 +46,17 @@ def load_benchmark(
     Raises InputError for an unknown name or option, missing columns, duplicate ids, another number of questions than
     the benchmark has, and keys that the scorer cannot read.
     """
-    from prism_nemo.evaluation.readers import READERS
-
     found = definition(name)
     unknown = sorted(set(options) - set(found.options))
     if unknown:
         raise InputError(f"{name} has no option {', '.join(unknown)}; it knows {', '.join(found.options) or 'none'}")
     switches = {**found.options, **options}
-    asked = [READERS[found.reader](found, row, where, switches) for where, row in _rows(found, data)]
-    problems = _unique(name, [problem for problem, _ in asked])
-    if len(problems) != found.questions:
-        raise InputError(f"{data or found.hub.id}: {len(problems)} questions, {name} has {found.questions}")
-    _check_keys(name, list(problems.values()))
+    read = READERS[found.reader]
+    placed = {where: read(found, row, where, switches) for where, row in _rows(found, data) if not skip(found, row)}
+    _check(placed)
+    if len(placed) != found.questions:
+        raise InputError(f"{data or found.hub.id}: {len(placed)} questions, {name} has {found.questions}")
+    problems = {problem.id: problem for problem in placed.values()}
     changed = [f"{key}={value}" for key, value in sorted(switches.items()) if value != found.options[key]]
     quick = preset == "quick"
     sampling = (
@@ -147,15 +72,6 @@ def load_benchmark(
         sampling=sampling,
         held_out=found.held_out,
     )
-
-
-def question_texts(name: str, data: Path | None = None) -> dict[str, str]:
-    """Question id -> the bare question, without instructions: what training text must not contain."""
-    from prism_nemo.evaluation.readers import READERS
-
-    found = definition(name)
-    asked = [READERS[found.reader](found, row, where, found.options) for where, row in _rows(found, data)]
-    return {problem.id: question for problem, question in asked}
 
 
 def file_benchmarks(
@@ -205,22 +121,7 @@ def _file_benchmark(name: str, domain: str, problems: Sequence[Problem], samples
     )
 
 
-def render(template: str, where: str, **values: Any) -> str:
-    """A prompt from its template. Raises InputError when the template names what the row does not have."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
-    try:
-        return environment.from_string(template).render(**values)
-    except jinja2.TemplateError as error:
-        raise InputError(f"{where}: the prompt cannot be made: {error}") from error
-
-
 def _rows(found: Definition, data: Path | None) -> list[tuple[str, dict[str, Any]]]:
-    from prism_nemo.evaluation.readers import skip
-
-    return [(where, row) for where, row in _all_rows(found, data) if not skip(found, row)]
-
-
-def _all_rows(found: Definition, data: Path | None) -> list[tuple[str, dict[str, Any]]]:
     if data is not None:
         return read_rows(data)
     from datasets import load_dataset
@@ -235,21 +136,13 @@ def _all_rows(found: Definition, data: Path | None) -> list[tuple[str, dict[str,
     return [(f"{found.hub.id}[{i}]", dict(row)) for i, row in enumerate(table)]
 
 
-def _unique(name: str, problems: Sequence[Problem]) -> dict[str, Problem]:
-    unique: dict[str, Problem] = {}
-    for problem in problems:
-        if problem.id in unique:
-            raise InputError(f"{name}: two questions have the id {problem.id!r}; ids must be unique")
-        unique[problem.id] = problem
-    return unique
-
-
-def _check_keys(name: str, problems: Sequence[Problem]) -> None:
-    for problem, fault in zip(problems, key_faults(problems), strict=True):
+def _check(placed: Mapping[str, Problem]) -> None:
+    """Problems by their place in the data: every id once, every key one that the scorer can read."""
+    seen: dict[str, str] = {}
+    for where, problem in placed.items():
+        if problem.id in seen:
+            raise InputError(f"{where}: the id {problem.id!r} was already used in {seen[problem.id]}")
+        seen[problem.id] = where
+    for where, problem, fault in zip(placed, placed.values(), key_faults(placed.values()), strict=True):
         if fault:
-            raise InputError(f"{name}, question {problem.id!r}: {fault}")
-
-
-def short_id(text: str) -> str:
-    """An id for a question that has none: 12 hex digits of its text."""
-    return xxhash.xxh3_64_hexdigest(text.encode())[:12]
+            raise InputError(f"{where}: question {problem.id!r}: {fault}")

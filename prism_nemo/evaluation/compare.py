@@ -47,10 +47,8 @@ def compare(models: Mapping[str, Sequence[Score]]) -> Comparison:
     if len(models) < 1 or not all(models.values()):
         empty = [name for name, scores in models.items() if not scores]
         raise InputError(f"nothing to compare: no scores of {', '.join(empty) or 'any model'}")
-    tables = {name: _by_benchmark(name, scores) for name, scores in models.items()}
-    first_name, first = next(iter(tables.items()))
-    for name, table in tables.items():
-        _check_same(first_name, first, name, table)
+    tables = _alike(models)
+    first = next(iter(tables.values()))
     rows: dict[str, dict[str, Cell]] = {
         benchmark: {name: _cell(first[benchmark], table[benchmark]) for name, table in tables.items()}
         for benchmark in first
@@ -75,13 +73,22 @@ def compare(models: Mapping[str, Sequence[Score]]) -> Comparison:
     )
 
 
+def _alike(models: Mapping[str, Sequence[Score]]) -> dict[str, dict[str, Score]]:
+    """Model -> benchmark -> score, all asked alike. Raises InputError otherwise."""
+    tables = {name: _by_benchmark(name, scores) for name, scores in models.items()}
+    first_name, first = next(iter(tables.items()))
+    for name, table in tables.items():
+        _check_same(first_name, first, name, table)
+    return tables
+
+
 def _by_benchmark(name: str, scores: Sequence[Score]) -> dict[str, Score]:
     table: dict[str, Score] = {}
     for score in scores:
         if score.benchmark in table:
             raise InputError(
-                f"{name} has two scores of {score.benchmark} (protocols {table[score.benchmark].protocol[:8]} and "
-                f"{score.protocol[:8]}, perhaps other seeds); choose one with --protocol or --seed"
+                f"{name} has two scores of {score.benchmark}: {_asked(table[score.benchmark])}, and {_asked(score)}; "
+                "choose one with --protocol or --seed"
             )
         table[score.benchmark] = score
     return table
@@ -109,12 +116,13 @@ def _check_same(first_name: str, first: Mapping[str, Score], name: str, table: M
             raise InputError(f"{benchmark}: {first_name} and {name} have samples of different questions; finish both")
 
 
+def _asked(score: Score) -> str:
+    how = f" ({score.asked.describe()})" if score.asked else ""
+    return f"protocol {score.protocol[:8]}, seed {score.seed}{how}"
+
+
 def _sampled(score: Score) -> str:
-    if score.asked is None:
-        return "unknown sampling"
-    found = score.asked.sampling
-    stop = f", stop {', '.join(map(repr, found.stop))}" if found.stop else ""
-    return f"temperature {found.temperature:g}, top-p {found.top_p:g}, at most {found.max_new_tokens:,} tokens{stop}"
+    return score.asked.sampling.describe() if score.asked else "unknown sampling"
 
 
 def _protocol(benchmark: str, tables: Mapping[str, Mapping[str, Score]]) -> str:
@@ -142,12 +150,17 @@ def choose_steps(steps: Mapping[int, Sequence[Score]], by: str = "avg3") -> dict
     """What a run's evaluations become, under three names: label -> benchmark -> (step, score as a fraction).
 
     "final step": the last one. "one joint best step": the step with the best `by` (avg3, avg6 or a benchmark), for all
-    benchmarks alike. "per-benchmark maximum": each benchmark's own best step, biased upward (paper.md, section 8.5).
-    Raises InputError without steps or when `by` is not defined for them.
+    benchmarks alike. "per-benchmark maximum": each benchmark's own best step, biased upward.
+    Raises InputError without steps, when they were asked differently, or when `by` is not defined for them.
     """
-    if not steps:
-        raise InputError("no steps to choose from")
-    values = {step: {score.benchmark: score.avg.value for score in scores} for step, scores in steps.items()}
+    empty = [str(step) for step, scores in steps.items() if not scores]
+    if empty or not steps:
+        raise InputError(f"no scores of step {', '.join(empty)}" if empty else "no steps to choose from")
+    tables = _alike({f"step {step}": scores for step, scores in steps.items()})
+    values = {
+        step: {name: score.avg.value for name, score in table.items()}
+        for step, table in zip(steps, tables.values(), strict=True)
+    }
     for step, scores in steps.items():
         for label, shares in average_weights(scores).items():
             values[step][label] = sum(share * values[step][name] for name, share in shares.items())

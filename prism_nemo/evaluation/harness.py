@@ -15,8 +15,8 @@ import xxhash
 
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.evaluation.backends.rendering import ModelTokenizer, positions
+from prism_nemo.evaluation.leaderboards import Task, missing_harness
 from prism_nemo.evaluation.protocol import Protocol, Sampling
-from prism_nemo.evaluation.retention import Task, missing_harness
 from prism_nemo.evaluation.sampling import Backend, generate, keys_of
 from prism_nemo.evaluation.store import GenerationStore
 

@@ -9,7 +9,8 @@ from prism_nemo.errors import InputError, PrismError
 from prism_nemo.evaluation.apart import APART, Progress, gpus, see_only, side_by_side
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling, read_protocol
-from prism_nemo.evaluation.sampling import Backend, generate
+from prism_nemo.evaluation.sample import Sample
+from prism_nemo.evaluation.sampling import Backend, generate, plan
 from prism_nemo.evaluation.scoring import Score, judge, samples_of, score
 from prism_nemo.evaluation.store import GenerationStore
 
@@ -36,8 +37,9 @@ def evaluate(
     benchmarks = [benchmarks] if isinstance(benchmarks, Benchmark) else list(benchmarks)
     backend = _backend(model, prompting, store)
     asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
-    for benchmark in asked:
-        _sample(backend, benchmark, store, seed, shard, progress)
+    if shard == (0, 1):
+        _check_sandbox(asked)
+    _sample(backend, asked, store, seed, shard, progress)
     if shard != (0, 1):
         return []
     return _scores(store, asked, backend.facts["fingerprint"], backend.prompting, seed, workers, progress)
@@ -62,6 +64,7 @@ def evaluate_checkpoint(
     model finds the GPUs free.
     """
     asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
+    _check_sandbox(asked)
     bare = [dataclasses.replace(benchmark, problems={}) for benchmark in asked]  # sampling needs no keys and tests
     how = (model, bare, store, backend, prompting or Prompting(), seed)
     if backend in APART:
@@ -92,8 +95,7 @@ def _sample_checkpoint(
     see_only(device)
     with GenerationStore(store) as opened:
         sampler = open_backend(backend, str(model), prompting, opened)
-        for benchmark in benchmarks:
-            _sample(sampler, benchmark, opened, seed, shard, progress)
+        _sample(sampler, benchmarks, opened, seed, shard, progress)
         return sampler.facts["fingerprint"], sampler.prompting
 
 
@@ -101,31 +103,47 @@ def _asked(benchmark: Benchmark, k: int | None, sampling: Sampling | None) -> Be
     return dataclasses.replace(benchmark, samples=k or benchmark.samples, sampling=sampling or benchmark.sampling)
 
 
+def _check_sandbox(benchmarks: Sequence[Benchmark]) -> None:
+    if any(benchmark.domain == "code" for benchmark in benchmarks):
+        from prism_nemo import sandbox
+
+        sandbox.require()
+
+
 def _sample(
     backend: Backend,
-    benchmark: Benchmark,
+    benchmarks: Sequence[Benchmark],
     store: GenerationStore,
     seed: int,
     shard: tuple[int, int],
     progress: Progress,
 ) -> None:
-    done = generate(
-        backend,
-        store,
-        task=benchmark.task,
-        messages=benchmark.messages,
-        k=benchmark.samples,
-        sampling=benchmark.sampling,
-        seed=seed,
-        shard=shard,
-        progress=lambda at, of: progress(f"{benchmark.name}: sampling", at, of),
-    )
-    if done.failures:
-        where, why = next(iter(done.failures.items()))
-        raise PrismError(
-            f"{benchmark.name}: {len(done.failures)} of {done.asked} samples could not be had ({where}: {why}); "
-            "run the same command again for the missing ones"
+    for benchmark in benchmarks:  # all of them before the first hours of the first
+        plan(backend, store, **_work(benchmark, seed, shard))
+    for benchmark in benchmarks:
+        done = generate(
+            backend,
+            store,
+            **_work(benchmark, seed, shard),
+            progress=lambda at, of, name=benchmark.name: progress(f"{name}: sampling", at, of),  # type: ignore[misc]
         )
+        if done.failures:
+            where, why = next(iter(done.failures.items()))
+            raise PrismError(
+                f"{benchmark.name}: {len(done.failures)} of {done.asked} samples could not be had ({where}: {why}); "
+                "run the same command again for the missing ones"
+            )
+
+
+def _work(benchmark: Benchmark, seed: int, shard: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "task": benchmark.task,
+        "messages": benchmark.messages,
+        "k": benchmark.samples,
+        "sampling": benchmark.sampling,
+        "seed": seed,
+        "shard": shard,
+    }
 
 
 def _scores(
@@ -141,7 +159,7 @@ def _scores(
     found: list[Score] = []
     for benchmark in benchmarks:
         mark = Protocol(sampling=benchmark.sampling, prompting=prompting).fingerprint
-        how: dict[str, Any] = {"protocol": mark, "seed": seed, "workers": workers, "progress": progress}
+        how: dict[str, Any] = {"protocols": [mark], "seed": seed, "workers": workers, "progress": progress}
         found += score_store(store, [benchmark], models=[model], **how)
     return found
 
@@ -159,45 +177,54 @@ def score_store(
     benchmarks: Sequence[Benchmark],
     *,
     models: Sequence[str] | None = None,
-    protocol: str | None = None,
+    protocols: Sequence[str] = (),
     seed: int | None = None,
     k: int | None = None,
     names: Mapping[str, str] | None = None,
     workers: int = 2,
     progress: Progress = lambda what, done, total: None,
 ) -> list[Score]:
-    """Scores from the store alone: one per benchmark, model and protocol that has samples.
+    """Scores from the store alone: one per benchmark, model, protocol and seed that has samples.
 
-    `models` are fingerprints in the order of the table; `k` replaces the benchmarks' own number of samples; `names`
-    maps a fingerprint to its name in tables. Raises InputError for a model that is not in the store.
+    Samples drawn with the benchmark's own sampling parameters count; only where a model has none, those drawn with
+    others. `protocols` (fingerprints or their beginnings) are counted instead, whatever their parameters. `models` are
+    fingerprints in the order of the table; `k` replaces the benchmarks' own number of samples; `names` maps a
+    fingerprint to its name in tables. Raises InputError for a model or protocol that is not in the store.
     """
     known = store.described("models")
     for model in models or ():
         if model not in known:
             raise InputError(f"{store.folder} has no samples of model {model}; known: {', '.join(known) or 'none'}")
-    protocols = {name: read_protocol(facts) for name, facts in store.described("protocols").items()}
+    asked = {mark: read_protocol(facts) for mark, facts in store.described("protocols").items()}
+    wanted = {mark for word in protocols for mark in _protocol(store, asked, word)}
     labels = {name: facts.get("name", name[:12]) for name, facts in known.items()} | dict(names or {})
     scores = []
     for benchmark in benchmarks:
         count = k or benchmark.samples
-        where: dict[str, Any] = {"task": benchmark.task}
-        where |= {"protocol": protocol} if protocol else {}
-        where |= {"seed": seed} if seed is not None else {}
-        groups: dict[tuple[str, str, int], list[Any]] = {}
-        for sample in samples_of(benchmark, store.samples(**where), count):
-            groups.setdefault((sample.model, sample.protocol, sample.seed), []).append(sample)
-        for model in models or sorted({key[0] for key in groups}):
-            for key in sorted(key for key in groups if key[0] == model):
+        for model in models or sorted(known):
+            where: dict[str, Any] = {"task": benchmark.task, "model": model} | ({} if seed is None else {"seed": seed})
+            groups: dict[tuple[str, int], list[Sample]] = {}
+            for sample in samples_of(benchmark, store.samples(**where), count):
+                groups.setdefault((sample.protocol, sample.seed), []).append(sample)
+            own = {key for key in groups if asked[key[0]].sampling == benchmark.sampling}
+            for key in sorted(key for key in groups if key[0] in wanted or (not wanted and key in (own or groups))):
                 judged = judge(
                     benchmark,
                     groups[key],
                     workers=workers,
-                    opened=protocols[key[1]].prompting.opens_thought,
+                    opened=asked[key[0]].prompting.opens_thought,
                     progress=lambda at, of, name=benchmark.name: progress(f"{name}: scoring", at, of),  # type: ignore[misc]
                 )
-                found = score(benchmark, judged, k=count, asked=protocols[key[1]])
-                scores.append(dataclasses.replace(found, name=labels.get(model, model[:12])))
+                scores.append(score(benchmark, judged, k=count, name=labels[model], asked=asked[key[0]]))
     return scores
+
+
+def _protocol(store: GenerationStore, asked: Mapping[str, Protocol], beginning: str) -> list[str]:
+    found = [mark for mark in asked if mark.startswith(beginning)]
+    if not found:
+        marks = ", ".join(mark[:8] for mark in asked)
+        raise InputError(f"{store.folder} has no protocol {beginning}; it has {marks or 'none'}")
+    return found
 
 
 def find_model(store: GenerationStore, reference: str) -> str:

@@ -28,6 +28,11 @@ class Sampling:
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens {self.max_new_tokens} must be at least 1")
 
+    def describe(self) -> str:
+        """For tables and errors: "temperature 0.6, top-p 0.95, at most 32,768 tokens"."""
+        stop = f", stop {', '.join(map(repr, self.stop))}" if self.stop else ""
+        return f"temperature {self.temperature:g}, top-p {self.top_p:g}, at most {self.max_new_tokens:,} tokens{stop}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompting:
@@ -67,6 +72,10 @@ class Protocol:
 
     sampling: Sampling
     prompting: Prompting
+
+    def describe(self) -> str:
+        """For a table's notes: "temperature 0.6, top-p 0.95, at most 32,768 tokens; asked raw"."""
+        return f"{self.sampling.describe()}; asked {self.prompting.mode}"
 
     def facts(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -1,4 +1,4 @@
-"""From a benchmark's row, in its published schema, to a Problem and the bare question."""
+"""From a benchmark's row, in its published schema, to a Problem."""
 
 import base64
 import json
@@ -6,27 +6,24 @@ import pickletools
 import random
 import zlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
 
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation.definitions import Definition
 from prism_nemo.verifiers import CallTest, Problem, StdinTest
 
-if TYPE_CHECKING:
-    from prism_nemo.evaluation.benchmark import Definition
-
 Row = Mapping[str, Any]
-Read = tuple[Problem, str]
-"""The problem to ask and judge, and its question without instructions."""
 
 
-def answer(found: "Definition", row: Row, where: str, options: Row) -> Read:
+def answer(found: Definition, row: Row, where: str, options: Row) -> Problem:
     """A question with one answer: AIME, MATH500."""
     question = _text(found, row, "question", where)
-    problem = _problem(found, row, where, question, {}, answer=_text(found, row, "answer", where))
-    return problem, question
+    return _problem(found, row, where, question, {}, answer=_text(found, row, "answer", where))
 
 
-def options(found: "Definition", row: Row, where: str, switches: Row) -> Read:
+def options(found: Definition, row: Row, where: str, switches: Row) -> Problem:
     """Four choices, of which the row names the right one: GPQA.
 
     `shuffle: question` orders them by a generator seeded with the question's id, so the right letter varies.
@@ -36,14 +33,14 @@ def options(found: "Definition", row: Row, where: str, switches: Row) -> Read:
     question = _text(found, row, "question", where)
     right = _text(found, row, "answer", where)
     choices = [right, *(_text(found, row, f"wrong{i}", where) for i in (1, 2, 3))]
-    seed = 42 if switches["shuffle"] == "evalchemy" else f"42/{_identity(found, row, where, question)}"
+    seed = 42 if switches["shuffle"] == "evalchemy" else f"42/{_text(found, row, 'id', where)}"
     random.Random(seed).shuffle(choices)
     listed = ", ".join(f"{letter}) {choice}" for letter, choice in zip("ABCD", choices, strict=True))
     letter = "ABCD"[choices.index(right)]
-    return _problem(found, row, where, question, {"options": listed}, answer=letter), question
+    return _problem(found, row, where, question, {"options": listed}, answer=letter)
 
 
-def livecodebench(found: "Definition", row: Row, where: str, switches: Row) -> Read:
+def livecodebench(found: Definition, row: Row, where: str, switches: Row) -> Problem:
     """LiveCodeBench: programs that read stdin, or a method of `class Solution` called with JSON values."""
     question = _text(found, row, "question", where)
     public = _json(_text(found, row, "public_tests", where), where)
@@ -54,8 +51,10 @@ def livecodebench(found: "Definition", row: Row, where: str, switches: Row) -> R
         tests = tuple(_lcb_test(test, metadata) for test in [*public, *private])
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: a test without {error}; is this LiveCodeBench's schema?") from None
+    except ValueError as error:
+        raise InputError(f"{where}: a call's arguments or result are no JSON ({error})") from None
     extra = {"starter_code": starter, "stdin": all(isinstance(test, StdinTest) for test in tests)}
-    return _problem(found, row, where, question, extra, tests=tests), question
+    return _problem(found, row, where, question, extra, tests=tests)
 
 
 def _lcb_test(test: Row, metadata: Row) -> StdinTest | CallTest:
@@ -83,7 +82,7 @@ def _private_tests(text: str, where: str) -> list[Row]:
     return list(_json(strings[0], where))
 
 
-def codeforces(found: "Definition", row: Row, where: str, switches: Row) -> Read:
+def codeforces(found: Definition, row: Row, where: str, switches: Row) -> Problem:
     """open-r1/codeforces: whole programs. Interactive problems are left out by `skip`."""
     parts = {name: row.get(column) or "" for name, column in found.columns.items()}
     question = _text(found, row, "question", where)
@@ -93,38 +92,34 @@ def codeforces(found: "Definition", row: Row, where: str, switches: Row) -> Read
         judged = tuple(StdinTest(stdin=test["input"], expected=test["output"]) for test in tests)
     except (KeyError, TypeError):
         raise InputError(f"{where}: tests must be objects with `input` and `output`") from None
-    return _problem(found, row, where, question, extra, tests=judged), question
+    return _problem(found, row, where, question, extra, tests=judged)
 
 
-def skip(found: "Definition", row: Row) -> bool:
+def skip(found: Definition, row: Row) -> bool:
     """Rows that are no question of this benchmark: Codeforces' interactive problems (paper: 453 remain)."""
     return found.reader == "codeforces" and bool(row.get(found.columns["interaction"]))
 
 
-def _problem(found: "Definition", row: Row, where: str, question: str, extra: Row, **judged: Any) -> Problem:
-    from prism_nemo.evaluation.benchmark import render
-
-    values = {**extra, "question": question}
+def _problem(found: Definition, row: Row, where: str, question: str, extra: dict[str, Any], **judged: Any) -> Problem:
+    identity = _text(found, row, "id", where)
+    prompt = _prompt(found.prompt, where, **extra | {"question": question})
     try:
         return Problem(
-            id=_identity(found, row, where, question),
-            domain=found.domain,
-            prompt=render(found.prompt, where, **values),
-            source=found.name,
-            licence=found.licence,
-            **judged,
+            id=identity, domain=found.domain, prompt=prompt, source=found.name, licence=found.licence, **judged
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _identity(found: "Definition", row: Row, where: str, question: str) -> str:
-    from prism_nemo.evaluation.benchmark import short_id
+def _prompt(template: str, where: str, **values: Any) -> str:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
+    try:
+        return environment.from_string(template).render(**values)
+    except jinja2.TemplateError as error:  # it names what the row does not have
+        raise InputError(f"{where}: the prompt cannot be made: {error}") from error
 
-    return _text(found, row, "id", where) if "id" in found.columns else short_id(question)
 
-
-def _text(found: "Definition", row: Row, name: str, where: str) -> str:
+def _text(found: Definition, row: Row, name: str, where: str) -> str:
     column = found.columns[name]
     value = row.get(column)
     if value is None or value == "":
@@ -140,7 +135,7 @@ def _json(text: Any, where: str) -> Any:
         raise InputError(f"{where}: no JSON in a test field ({error})") from None
 
 
-READERS: dict[str, Callable[["Definition", Row, str, Row], Read]] = {
+READERS: dict[str, Callable[[Definition, Row, str, Row], Problem]] = {
     "answer": answer,
     "options": options,
     "livecodebench": livecodebench,

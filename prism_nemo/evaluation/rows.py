@@ -14,7 +14,8 @@ ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """(place, row) of a JSONL, JSON list, CSV or Parquet file, or of all such files of a folder in order of name.
 
-    Raises InputError for a missing file, an unknown ending, or a row that is no object.
+    Raises InputError for a missing file, an unknown ending, a file that cannot be read, or a row that is no
+    object.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
@@ -25,19 +26,26 @@ def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path} does not exist; give a local copy of the benchmark")
     if path.suffix not in ENDINGS:
         raise InputError(f"{path}: known endings are {', '.join(ENDINGS)}")
-    found = []
-    for place, row in _rows(path):
+    try:
+        found = list(_rows(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
+    for place, row in found:
         if not isinstance(row, dict):
             raise InputError(f"{place}: expected an object, got {row!r:.60}")
-        found.append((place, row))
     return found
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        yield from ((f"{path}[{i}]", row) for i, row in enumerate(pq.read_table(path).to_pylist()))
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except pa.ArrowException as error:
+            raise InputError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from None
+        yield from ((f"{path}[{i}]", row) for i, row in enumerate(rows))
     elif path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
             yield from ((f"{path}[{i}]", row) for i, row in enumerate(csv.DictReader(file)))

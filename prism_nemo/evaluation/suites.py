@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.benchmark import Benchmark, definition, load_benchmark
+from prism_nemo.evaluation.benchmark import Benchmark, load_benchmark
+from prism_nemo.evaluation.definitions import definition
 
 PAPER = ("aime24", "aime25", "math500", "livecodebench_v5", "codeforces", "gpqa_diamond")
 """The six benchmarks of the paper's averages."""

@@ -1,9 +1,7 @@
-"""Tables of scores, written for the terminal, Markdown, JSON and HTML from one and the same content."""
+"""What the tables of scores say; `formats` writes them."""
 
-import html
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +15,17 @@ INTERVAL = "Brackets: 95 % intervals over questions (bootstrap; Wilson where all
 SCORE_COLUMNS = (
     "model",
     "benchmark",
-    "avg@k %",
     "k",
-    "pass %",
-    "maj %",
+    "avg@k %",
+    "pass@k %",
+    "maj@k %",
     "median tokens",
     "cut off %",
     "no answer %",
     "timeout / error %",
     "<think> %",
     "nll right / wrong",
+    "protocol",
 )
 
 
@@ -37,6 +36,8 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keys: int = 1
+    """How many columns say what a row is of; the others are numbers."""
     notes: tuple[str, ...]
     records: Any
     """Plain values for JSON, fractions of 1, without rounding."""
@@ -50,16 +51,17 @@ def score_table(scores: Sequence[Score]) -> Table:
         (
             score.name,
             score.benchmark,
-            _score(score.avg) + ("" if score.complete else f" ({score.samples}/{score.questions * score.k})"),
             str(score.k),
-            " ".join(f"@{k} {_percent(value)}" for k, value in score.pass_at.items()) or "-",
+            _score(score.avg) + ("" if score.complete else f" ({score.samples}/{score.questions * score.k})"),
+            _pass(score),
             _percent(score.majority),
             f"{score.median_tokens:,.0f}",
             _percent(score.truncated),
             _percent(score.no_answer),
-            _percent(score.timeouts) + " / " + _percent(score.errors),
+            f"{_percent(score.timeouts)} / {_percent(score.errors)}",
             _percent(score.think_format),
             f"{_number(score.nll_correct)} / {_number(score.nll_incorrect)}",
+            score.protocol[:8] + (f", seed {score.seed}" if score.seed else ""),
         )
         for score in scores
     ]
@@ -67,9 +69,12 @@ def score_table(scores: Sequence[Score]) -> Table:
     if not all(score.complete for score in scores):
         notes.append("(n/m): only n of m samples are in the store; the score is of those.")
     notes += [f"{name}: {', '.join(backends)}" for name, backends in _backends(scores).items()]
+    protocols = {score.protocol[:8]: score.asked for score in scores if score.asked}
+    notes += [f"protocol {mark}: {asked.describe()}" for mark, asked in protocols.items()]
     return Table(
         title="Scores",
         columns=SCORE_COLUMNS,
+        keys=2,
         rows=tuple(rows),
         notes=tuple(notes),
         records=[as_record(score) for score in scores],
@@ -138,14 +143,15 @@ def paper_table(comparison: Comparison, printed: Mapping[str, Mapping[str, Print
     return Table(
         title="Against the paper",
         columns=("model", "benchmark", "ours %", "paper's %", "difference", "inside our interval", "where"),
+        keys=2,
         rows=tuple(rows),
         notes=(INTERVAL, "The paper prints no intervals; its own noise is not in ours."),
         records=records,
     )
 
 
-def steps_table(chosen: Mapping[str, Mapping[str, tuple[int, float]]]) -> Table:
-    """The scores of a run under each way of choosing a step, labelled."""
+def steps_table(chosen: Mapping[str, Mapping[str, tuple[int, float]]], unfinished: Sequence[str] = ()) -> Table:
+    """The scores of a run under each way of choosing a step, labelled; `unfinished`: steps that lack samples."""
     names = list(next(iter(chosen.values())))
     rows = [
         (label, *(f"{_percent(found[name][1])} (step {found[name][0]})" if name in found else "-" for name in names))
@@ -159,7 +165,10 @@ def steps_table(chosen: Mapping[str, Mapping[str, tuple[int, float]]]) -> Table:
         title="Steps of a run",
         columns=("chosen", *names),
         rows=tuple(rows),
-        notes=("Maxima per benchmark are biased upward and are no single model's scores.",),
+        notes=(
+            "Maxima per benchmark are biased upward and are no single model's scores.",
+            *([f"Not all samples are there yet of step {', '.join(unfinished)}."] if unfinished else []),
+        ),
         records=records,
     )
 
@@ -207,62 +216,16 @@ def _beside(row: Retained, theirs: Printed | None) -> tuple[str, str]:
     return ("-", "-") if theirs is None else (f"{theirs.value:.2f}", f"{row.tuned.value * 100 - theirs.value:+.2f}")
 
 
-def to_markdown(table: Table) -> str:
-    """A Markdown table with its title and notes."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (table.columns, *table.rows)]
-    head = [f"| {' | '.join(cells[0])} |", f"|{'---|' * len(cells[0])}"]
-    body = [f"| {' | '.join(row)} |" for row in cells[1:]]
-    return "\n".join([f"## {table.title}", "", *head, *body, "", *(f"- {note}" for note in table.notes)]) + "\n"
-
-
-def to_html(table: Table) -> str:
-    """A section with a table; everything from outside is escaped."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    return (
-        f"<section><h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table><ul>{notes}</ul></section>\n"
-    )
-
-
-def to_json(table: Table) -> str:
-    """The records; no NaN: what is not defined is null."""
-    return (
-        json.dumps({"title": table.title, "notes": table.notes, "records": _nullable(table.records)}, indent=1) + "\n"
-    )
-
-
-def to_terminal(table: Table, width: int | None = None) -> str:
-    """The table drawn for a terminal."""
-    import rich.box
-    import rich.console
-    import rich.markup
-    import rich.table
-
-    drawn = rich.table.Table(title=table.title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for number, name in enumerate(table.columns):
-        drawn.add_column(rich.markup.escape(name), justify="left" if number == 0 else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(rich.markup.escape(cell) for cell in row))
-    console = rich.console.Console(width=width)
-    with console.capture() as captured:
-        console.print(drawn)
-        for note in table.notes:
-            console.print(rich.markup.escape(note), highlight=False)
-    return captured.get()
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "terminal": to_terminal,
-    "markdown": to_markdown,
-    "json": to_json,
-    "html": to_html,
-}
-
-
 def _score(estimate: Estimate) -> str:
     return f"{_percent(estimate.value)} [{estimate.low * 100:.1f}, {estimate.high * 100:.1f}]"
+
+
+def _pass(score: Score) -> str:
+    """pass@k, or that of the most samples which every question has."""
+    if score.k == 1:
+        return _percent(score.avg.value)
+    k, value = max(score.pass_at.items(), default=(score.k, math.nan))
+    return _percent(value) + ("" if k == score.k else f" (@{k})")
 
 
 def _difference(cell: Cell) -> str:
@@ -320,11 +283,3 @@ def _backends(scores: Sequence[Score]) -> dict[str, list[str]]:
     for score in scores:
         found.setdefault(f"{score.name} sampled by", set()).update(score.backends)
     return {name: sorted(backends) for name, backends in found.items()}
-
-
-def _nullable(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _nullable(entry) for key, entry in value.items()}
-    return [_nullable(entry) for entry in value] if isinstance(value, (list, tuple)) else value

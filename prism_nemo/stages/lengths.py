@@ -44,7 +44,7 @@ def _rehearsal_stage(recipe: Recipe, run: Path) -> Stage:
 
 def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
     """RULER's 13 tasks from 8k to 128k."""
-    from prism_nemo.evaluation.retention import RULER_LENGTHS
+    from prism_nemo.evaluation.leaderboards import RULER_LENGTHS
 
     arms = points(recipe, run)
     lengths = [length for length in RULER_LENGTHS if recipe.long_context and length <= recipe.long_context.seq_length]
@@ -67,7 +67,8 @@ def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
 def rulers(model: Path, lengths: Sequence[int], store: Path, backend: str, progress: Any) -> dict[str, Any]:
     """RULER at the lengths that a model's positions reach, and which ones they do not: `skipped`."""
     from prism_nemo.evaluation.backends.rendering import positions
-    from prism_nemo.evaluation.retention import ruler, run_retention
+    from prism_nemo.evaluation.leaderboards import ruler
+    from prism_nemo.evaluation.retention import run_retention
 
     room = positions(model)
     reached = [length for length in lengths if room is None or length <= room]

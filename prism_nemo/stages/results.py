@@ -61,7 +61,8 @@ def retention_stage(recipe: Recipe, run: Path, points: dict[str, Path]) -> Stage
     parameters = {"analysis": "retention", "tasks": RETENTION}
 
     def work(out: Path, progress: Progress) -> None:
-        from prism_nemo.evaluation.retention import retained, run_retention, tasks_of
+        from prism_nemo.evaluation.leaderboards import tasks_of
+        from prism_nemo.evaluation.retention import retained, run_retention
         from prism_nemo.stages.scores import part_of
 
         tasks = tasks_of(RETENTION)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.evaluation.averages import Weights, average, average_difference, average_weights
-from prism_nemo.evaluation.benchmark import DOMAINS, Benchmark, fewer, file_benchmarks
+from prism_nemo.evaluation.benchmark import Benchmark, fewer, file_benchmarks
 from prism_nemo.evaluation.held_out import HeldOutLoss, held_out_loss, loss_difference
 from prism_nemo.evaluation.pipeline import evaluate_checkpoint
 from prism_nemo.evaluation.protocol import Prompting, Sampling
@@ -16,6 +16,7 @@ from prism_nemo.evaluation.statistics import Estimate, paired_difference
 from prism_nemo.evaluation.suites import load_suite
 from prism_nemo.recipe import Evaluate
 from prism_nemo.stages.stage import Progress
+from prism_nemo.verifiers.problem import DOMAINS
 
 WINDOW = 128
 """Tokens read at once for the loss on held-out text."""

@@ -11,6 +11,7 @@ import pytest
 
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation import benchmark as b
+from prism_nemo.evaluation import definitions as d
 from prism_nemo.evaluation.suites import PAPER, PRESETS, load_suite, parse_suite
 from prism_nemo.verifiers import CallTest, StdinTest, verify
 
@@ -24,8 +25,8 @@ def load(monkeypatch):
     def found(name, path=None, count=None, **options):
         path = path or FIXTURES / f"{name}.jsonl"
         rows = [row for row in map(json.loads, path.read_text().splitlines()) if not row.get("interaction_format")]
-        small = b.definitions() | {name: replace(b.definition(name), questions=count or len(rows))}
-        monkeypatch.setattr(b, "definitions", lambda: small)
+        small = d.definitions() | {name: replace(d.definition(name), questions=count or len(rows))}
+        monkeypatch.setattr(d, "definitions", lambda: small)
         return b.load_benchmark(name, data=path, **options)
 
     yield found
@@ -33,7 +34,7 @@ def load(monkeypatch):
 
 def test_the_papers_protocol():
     found = {
-        name: (d.questions, d.samples, d.sampling.temperature, d.sampling.top_p) for name, d in b.definitions().items()
+        name: (x.questions, x.samples, x.sampling.temperature, x.sampling.top_p) for name, x in d.definitions().items()
     }
     assert found == {
         "aime24": (30, 64, 0.6, 0.95),
@@ -45,24 +46,18 @@ def test_the_papers_protocol():
         "gpqa_diamond": (198, 3, 0.7, 1.0),
     }
     assert set(PAPER) == set(found) - {"aime26"}
-    assert b.definition("aime26").held_out
-    assert all(d.sampling.max_new_tokens == 32_768 for d in b.definitions().values())
+    assert d.definition("aime26").held_out
+    assert all(x.sampling.max_new_tokens == 32_768 for x in d.definitions().values())
 
 
-@pytest.mark.parametrize("name", sorted(b.definitions()))
+@pytest.mark.parametrize("name", sorted(d.definitions()))
 def test_every_benchmark_loads_from_its_schema(load, name):
     found = load(name)
-    assert found.domain == b.definition(name).domain
+    assert found.domain == d.definition(name).domain
     for problem in found.problems.values():
         assert found.messages[problem.id] == problem.prompt
         assert "{{" not in problem.prompt
         assert "None" not in problem.prompt
-    texts = b.question_texts(name, FIXTURES / f"{name}.jsonl")
-    assert set(texts) == set(found.problems)
-    assert all(
-        text in found.messages[question] and len(text) < len(found.messages[question])
-        for question, text in texts.items()
-    )
 
 
 @pytest.mark.parametrize(
@@ -104,6 +99,10 @@ def test_livecodebench_reads_stdin_and_method_tests_and_unpickles_nothing(load, 
     path.write_text(json.dumps(row | {"private_test_cases": evil}))
     with pytest.raises(InputError, match="expected one"):
         load("livecodebench_v5", path)
+    call = json.dumps([{"input": "no JSON", "output": "1", "testtype": "functional"}])
+    path.write_text(json.dumps(row | {"private_test_cases": call, "metadata": '{"func_name": "double"}'}))
+    with pytest.raises(InputError, match=r"evil\.jsonl:1: a call's arguments or result are no JSON"):
+        load("livecodebench_v5", path)
 
 
 def test_codeforces_leaves_out_interactive_ones_and_keeps_the_editorial_to_itself(load):
@@ -120,9 +119,10 @@ def test_codeforces_leaves_out_interactive_ones_and_keeps_the_editorial_to_itsel
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": None}, "needs the column 'answer'"),
-        ({"answer": "\\frac{"}, "question '61'"),
-        ({"id": 60}, "two questions have the id '60'"),
+        ({"answer": None}, r"aime24\.jsonl:2: aime24 needs the column 'answer'"),
+        ({"id": None}, r"aime24\.jsonl:2: aime24 needs the column 'id'"),
+        ({"answer": "\\frac{"}, r"aime24\.jsonl:2: question '61': key"),
+        ({"id": 60}, r"aime24\.jsonl:2: the id '60' was already used in .*aime24\.jsonl:1"),
     ],
 )
 def test_bad_rows_are_found_before_the_gpu_hours(load, tmp_path, change, message):
@@ -143,6 +143,12 @@ def test_other_data_under_this_name_is_refused(load, tmp_path):
         b.load_benchmark("aime24", data=tmp_path / "x.jsonl")
     with pytest.raises(InputError, match="no option shuffle"):
         load("aime24", shuffle="x")
+    (tmp_path / "x.jsonl").write_bytes(b'{"id": 1, "problem": "caf\xe9", "answer": "1"}\n')
+    with pytest.raises(InputError, match=r"x\.jsonl is not UTF-8"):
+        b.load_benchmark("aime24", data=tmp_path / "x.jsonl")
+    (tmp_path / "x.parquet").write_bytes(b"no such thing")
+    with pytest.raises(InputError, match=r"x\.parquet is no Parquet file"):
+        b.load_benchmark("aime24", data=tmp_path / "x.parquet")
 
 
 def test_suites():

@@ -41,6 +41,9 @@ def test_run_score_compare(pico, problems, tmp_path):
     out = tmp_path / "table.md"
     prism("compare", *names, *common, "--seed", 0, "--format", "markdown", "--out", out)
     assert "| sums_math |" in out.read_text()
+    page = tmp_path / "table.html"
+    prism("compare", *names, *common, "--seed", 0, "--out", page)
+    assert page.read_text().startswith("<!doctype html>")
     steps = [f"20={pico('llama_3_1_8b')}", f"40={pico('mistral_7b')}"]
     assert "final step" in prism("compare", *steps, *common, "--seed", 0, "--steps", "--by", "sums_math")
 
@@ -60,6 +63,8 @@ def test_held_out(pico, tmp_path):
         (["run", "nowhere", "--problems", "FILE"], "nowhere is no directory"),
         (["run", "nowhere", "--suite", "aime42"], "did you mean aime2"),
         (["run", "nowhere"], "give either --suite"),
+        (["run", "nowhere", "--problems", "FILE", "--format", "xml"], "unknown format 'xml'"),
+        (["run", "nowhere", "--problems", "FILE", "--out", "no/table.md"], "is no directory; make it first"),
         (["run", "nowhere", "--problems", "FILE", "--backend", "tgi"], "unknown backend 'tgi'"),
         (["run", "nowhere", "--problems", "FILE", "--backend", "openai"], "--url belongs to"),
         (["run", "nowhere", "--problems", "FILE", "--shard", "0/4"], "shares count from 1"),

@@ -10,12 +10,13 @@ import pytest
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation.averages import average_weights, combine
 from prism_nemo.evaluation.compare import choose_steps, compare
+from prism_nemo.evaluation.formats import FORMATS, to_terminal
 from prism_nemo.evaluation.paper import paper_scores, records
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import score_interval
 from prism_nemo.evaluation.suites import PAPER
-from prism_nemo.evaluation.tables import FORMATS, comparison_table, paper_table, score_table, steps_table
+from prism_nemo.evaluation.tables import comparison_table, paper_table, score_table, steps_table
 
 DOMAIN = dict(zip(PAPER, ["math", "math", "math", "code", "code", "science"], strict=True))
 
@@ -134,7 +135,18 @@ def test_steps_are_labelled():
     assert chosen["per-benchmark maximum"]["aime24"][0] == 60
     with pytest.raises(InputError, match="avg3 is not defined"):
         choose_steps(steps)
-    assert "per-benchmark maximum" in FORMATS["markdown"](steps_table(chosen))
+    assert "per-benchmark maximum" in FORMATS["markdown"]([steps_table(chosen)])
+    assert "yet of step 40" in FORMATS["markdown"]([steps_table(chosen, ["40"])])
+
+
+def test_steps_asked_differently_are_refused():
+    one, other = score("m", "aime24", [0.5] * 4), score("m", "aime24", [0.9] * 4, protocol="q", seed=1)
+    with pytest.raises(InputError, match=r"step 40 has two scores of aime24: protocol p, seed 0 .* protocol q, seed 1"):
+        choose_steps({20: [one], 40: [one, other]}, by="aime24")
+    with pytest.raises(InputError, match="step 20 has k=4 of aime24@1, step 40 k=8"):
+        choose_steps({20: [one], 40: [score("m", "aime24", [0.9] * 4, k=8)]}, by="aime24")
+    with pytest.raises(InputError, match="no scores of step 40"):
+        choose_steps({20: [one], 40: []}, by="aime24")
 
 
 def test_the_papers_numbers():
@@ -163,7 +175,7 @@ def test_four_renderings_say_the_same():
     found = compare({"base|1": panel("base|1", 1), "<b>better": panel("<b>better", 1, lift=0.05)})
     table = comparison_table(found)
     value = f"{found.rows['avg6']['<b>better'].score.value * 100:.2f}"
-    texts = {name: write(table) for name, write in FORMATS.items()}
+    texts = {name: write([table]) for name, write in FORMATS.items()}
     assert value in texts["terminal"].replace("\n", "")
     assert value in texts["markdown"]
     assert "base\\|1" in texts["markdown"]
@@ -173,8 +185,28 @@ def test_four_renderings_say_the_same():
     assert any(text.startswith(value) for text in cells.texts)
     parsed = json.loads(texts["json"])["records"]
     assert f"{parsed['rows']['avg6']['<b>better']['score']['value'] * 100:.2f}" == value
-    assert "NaN" not in FORMATS["json"](score_table(panel("a", 1)))
+    assert "NaN" not in FORMATS["json"]([score_table(panel("a", 1))])
     assert "plain mean of aime24" in texts["markdown"]
+
+
+def test_a_terminal_gets_the_columns_it_has_room_for():
+    """What does not fit follows below, each block with the row's keys; no cell is broken."""
+    table = score_table(panel("granite-4.0-h-micro", 1))
+    for width in (64, 80, 120):
+        text = to_terminal([table], width)
+        drawn = text.split("Brackets:")[0].splitlines()
+        assert max(map(len, drawn)) <= width
+        assert sum("granite-4.0-h-micro   livecodebench_v5" in line for line in drawn) > 1
+        assert all(any(cell in line for line in drawn) for row in table.rows for cell in row)
+    assert sum("livecodebench_v5" in line for line in to_terminal([table], 300).splitlines()) == 1
+
+
+def test_several_tables_are_one_document():
+    tables = [score_table(panel("a", 1)), comparison_table(compare({"a": panel("a", 1)}))]
+    assert [found["title"] for found in json.loads(FORMATS["json"](tables))] == ["Scores", "Compared with a"]
+    page = FORMATS["html"](tables)
+    assert page.startswith("<!doctype html>")
+    assert (page.count("<html"), page.count("<table>"), page.count("charset")) == (1, 2, 1)
 
 
 def test_against_the_paper():
@@ -190,5 +222,5 @@ def test_against_the_paper():
 
 def test_incomplete_scores_say_so():
     part = score("a", "aime24", [0, 1], samples=3)
-    assert "(3/8)" in FORMATS["markdown"](score_table([part]))
-    assert "not all samples are there" in FORMATS["markdown"](comparison_table(compare({"a": [part]})))
+    assert "(3/8)" in FORMATS["markdown"]([score_table([part])])
+    assert "not all samples are there" in FORMATS["markdown"]([comparison_table(compare({"a": [part]}))])

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.evaluation import leaderboards as lb
 from prism_nemo.evaluation import retention as r
 from prism_nemo.evaluation.backends.hf import HfBackend
 from prism_nemo.evaluation.store import GenerationStore
@@ -41,8 +42,8 @@ doc_to_target: "{{{{a}}}}"
 generation_kwargs: {{until: ["~", "q"], max_gen_toks: 12, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 """
-CHOICE_TASK = r.Task(name="tiny", harness="tiny_choice", metric="acc", fewshot=0)
-ANSWER_TASK = r.Task(name="answers", harness="tiny_answer", metric="exact_match", fewshot=0)
+CHOICE_TASK = lb.Task(name="tiny", harness="tiny_choice", metric="acc", fewshot=0)
+ANSWER_TASK = lb.Task(name="answers", harness="tiny_answer", metric="exact_match", fewshot=0)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def long(tmp_path_factory, tokenizer_dir):
 
 def test_rulers_own_tasks_are_made_and_judged(long, tmp_path):
     name = "niah_multikey_2"
-    task = r.Task(name="ruler_1k", harness=name, metric="1024", metadata={"max_seq_lengths": [1024]})
+    task = lb.Task(name="ruler_1k", harness=name, metric="1024", metadata={"max_seq_lengths": [1024]})
     (found,) = r.run_retention(long, [task], tmp_path, limit=2)
     assert [len(documents) for documents in found.documents.values()] == [2]
     assert set(found.documents) == {name}
@@ -185,12 +186,12 @@ def test_rulers_own_tasks_are_made_and_judged(long, tmp_path):
 
 def test_what_cannot_work_is_said(pico, tasks, long, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"ruler_8k needs 8,192 positions, .* has 1,100"):
-        r.run_retention(long, [r.ruler(8192)], tmp_path / "store")
-    other = r.Task(name="other", harness="tiny_other", metric="acc")
+        r.run_retention(long, [lb.ruler(8192)], tmp_path / "store")
+    other = lb.Task(name="other", harness="tiny_other", metric="acc")
     with pytest.raises(InputError, match="no task 'tiny_other'"):
         r.run_retention(long, [other], tmp_path / "store", task_folder=tasks)
     (tasks / "tiny_gone.yaml").write_text(CHOICE.replace("tiny_choice", "tiny_gone").format(data=tasks / "gone.jsonl"))
-    gone = r.Task(name="gone", harness="tiny_gone", metric="acc")
+    gone = lb.Task(name="gone", harness="tiny_gone", metric="acc")
     with pytest.raises(PrismError, match="gone: the harness could not get its data"):
         r.run_retention(long, [gone], tmp_path / "store", task_folder=tasks)
     assert not list(tmp_path.glob("store/retention/*/*/gone*"))
@@ -209,8 +210,8 @@ def test_the_command_line_runs_a_suite_against_its_base(pico, long, tmp_path, mo
 
     from prism_nemo.cli.evaluate import app
 
-    task = r.Task(name="ruler_1k", harness="niah_single_1", metric="1024", metadata={"max_seq_lengths": [1024]})
-    monkeypatch.setitem(r.SUITES, "ruler", (task,))
+    task = lb.Task(name="ruler_1k", harness="niah_single_1", metric="1024", metadata={"max_seq_lengths": [1024]})
+    monkeypatch.setitem(lb.SUITES, "ruler", (task,))
     words = ["run", long, "--suite", "ruler", "--base", long, "--limit", 2, "--store", tmp_path, "--json"]
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     (row,) = json.loads(result.stdout)["records"]

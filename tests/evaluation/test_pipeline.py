@@ -1,6 +1,7 @@
 """The whole way on a pico model: sample, judge, score; again; with more samples; in shards; with another prompt."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_missing_samples_only(pico, problems, tmp_path, monkeypatch):
     assert len(made) == 16
     more = evaluate(backend, benchmarks, store, k=3, sampling=SHORT)
     assert len(made) == 24
-    assert all(score.complete and set(score.pass_at) == {2} for score in more)
+    assert all(score.complete and set(score.pass_at) == {2, 3} for score in more)
     assert score_store(store, benchmarks, k=2) == first
     evaluate(HfBackend(pico("llama_3_1_8b"), Prompting(mode="chat")), benchmarks, store, k=2, sampling=SHORT)
     assert len(made) == 40
@@ -138,6 +139,56 @@ def test_a_model_that_answers_right_scores_right(pico, problems, tmp_path):
     assert score.mean_tokens == sum(s.tokens for s in samples) / 4
     assert score.nll == pytest.approx(sum(s.nll for s in samples) / 4)
     assert math.isnan(score.nll_correct) == (right == 0)
+
+
+def test_every_benchmark_is_checked_before_the_first_sample(pico, problems, tmp_path, monkeypatch):
+    made = counted(monkeypatch)
+    math_ones, science = file_benchmarks(problems, sampling=SHORT)
+    long = replace(science, sampling=replace(SHORT, max_new_tokens=600))
+    with (
+        GenerationStore(tmp_path / "s") as store,
+        pytest.raises(InputError, match=r"question 's0' needs .* lower max_new"),
+    ):
+        evaluate(HfBackend(pico("llama_3_1_8b")), [math_ones, long], store, k=1)
+    with pytest.raises(InputError, match="lower max_new"):
+        evaluate_checkpoint(pico("llama_3_1_8b"), [math_ones, long], tmp_path / "t", k=1)
+    assert made == []
+
+
+def test_programs_are_not_sampled_where_they_cannot_be_run(pico, problems, tmp_path, monkeypatch):
+    from prism_nemo import sandbox
+
+    def refuse():
+        raise InputError("running code needs bwrap")
+
+    monkeypatch.setattr(sandbox, "require", refuse)
+    made = counted(monkeypatch)
+    code = replace(file_benchmarks(problems)[0], domain="code")
+    with GenerationStore(tmp_path / "s") as store:
+        with pytest.raises(InputError, match="needs bwrap"):
+            evaluate(HfBackend(pico("llama_3_1_8b")), code, store, k=1, sampling=SHORT)
+        assert made == []
+        evaluate(HfBackend(pico("llama_3_1_8b")), code, store, k=1, sampling=SHORT, shard=(0, 2))  # scored elsewhere
+        assert len(made) == 3
+
+
+def test_the_suites_own_sampling_is_what_is_scored(pico, problems, tmp_path):
+    """`quick` and `prism` differ in nothing else, and share a store."""
+    benchmark = file_benchmarks(problems, sampling=SHORT)[0]
+    other = replace(benchmark, sampling=replace(SHORT, max_new_tokens=3))
+    with GenerationStore(tmp_path / "s") as store:
+        backend = HfBackend(pico("llama_3_1_8b"))
+        evaluate(backend, benchmark, store, k=1)
+        evaluate(backend, other, store, k=1)
+        (own,) = score_store(store, [benchmark], k=1)
+        (short,) = score_store(store, [other], k=1)
+        assert (own.asked.sampling, short.asked.sampling) == (benchmark.sampling, other.sampling)
+        third = replace(benchmark, sampling=replace(SHORT, max_new_tokens=4))
+        assert {found.protocol for found in score_store(store, [third], k=1)} == {own.protocol, short.protocol}
+        assert score_store(store, [benchmark], k=1, protocols=[short.protocol[:8]]) == [short]
+        assert len(score_store(store, [benchmark], k=1, protocols=[short.protocol[:8], own.protocol])) == 2
+        with pytest.raises(InputError, match=f"no protocol zz; it has .*{own.protocol[:8]}"):
+            score_store(store, [benchmark], protocols=["zz"])
 
 
 def test_unknown_model_and_shards_and_empty(problems, tmp_path):

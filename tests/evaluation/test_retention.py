@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation import leaderboards as lb
 from prism_nemo.evaluation import retention as r
 from prism_nemo.evaluation.arguments import printed
+from prism_nemo.evaluation.formats import FORMATS
 from prism_nemo.evaluation.paper import records
-from prism_nemo.evaluation.tables import FORMATS, retention_table
+from prism_nemo.evaluation.tables import retention_table
 
 
 def scores(name, values, part="p", **changes):
@@ -20,7 +22,7 @@ def scores(name, values, part="p", **changes):
 
 def test_real_losses_are_flagged_and_the_average_hides_them():
     rng = np.random.default_rng(0)
-    names = [task.name for task in r.LB_V1]
+    names = [task.name for task in lb.LB_V1]
     base = {name: (rng.random(400) < 0.6).astype(float) for name in names}
     lost = {name: values.copy() for name, values in base.items()}
     lost["hellaswag"][:200] *= rng.random(200) < 0.8
@@ -33,9 +35,9 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     assert not rows["arc"].lost
     assert not rows["lb_v1_avg"].lost
     assert rows["lb_v1_avg"].tuned.value == pytest.approx(np.mean([v.mean() for v in lost.values()]))
-    text = FORMATS["markdown"](retention_table(list(rows.values())))
+    text = FORMATS["markdown"]([retention_table(list(rows.values()))])
     assert text.count("LOST |") == 1
-    beside = FORMATS["markdown"](retention_table(list(rows.values()), printed=printed("granite-3.3-8b:mt:mcs")))
+    beside = FORMATS["markdown"]([retention_table(list(rows.values()), printed=printed("granite-3.3-8b:mt:mcs"))])
     assert f"| 78.12 | {100 * rows['hellaswag'].tuned.value - 78.12:+.2f} |" in beside
     (few,) = r.retained([scores("arc", [1, 1])], [scores("arc", [0, 0])])
     assert few.difference.value == -1
@@ -43,7 +45,7 @@ def test_real_losses_are_flagged_and_the_average_hides_them():
     (one,) = r.retained([scores("arc", [1])], [scores("arc", [0.5])])
     assert not one.lost
     cut = [scores("arc", [1, 0], cut=3)]
-    assert "arc: 6 prompts did not fit" in FORMATS["terminal"](retention_table(r.retained(cut, cut)))
+    assert "arc: 6 prompts did not fit" in FORMATS["terminal"]([retention_table(r.retained(cut, cut))])
     for other in (scores("arc", [1, 0, 1]), scores("arc", [1, 0], harness_version="1")):
         with pytest.raises(InputError, match="different documents or by different versions"):
             r.retained([scores("arc", [1, 0])], [other])
@@ -54,7 +56,7 @@ def test_normalisation_and_parts():
         {"filter": "none", "doc_id": i, "doc_hash": "h" * 20, "resps": [0, 1, 2, 3], "acc_norm": value}
         for i, value in enumerate([1.0, 0.0, 0.0, 0.0])
     ]
-    task = r.Task(name="musr", harness="x", metric="acc_norm", by_part=True, normalised=True)
+    task = lb.Task(name="musr", harness="x", metric="acc_norm", by_part=True, normalised=True)
     found = r._scores(task, "m", {"a": rows, "b": [row | {"acc_norm": 1.0} for row in rows[:2]]}, "0")
     assert found.estimate().value == pytest.approx((0 + 1) / 2)
     assert found.weights() == {"a": 0.5, "b": 0.5}
@@ -76,18 +78,18 @@ def test_suites_name_the_papers_tasks_and_the_harness_has_them():
     from lm_eval.tasks import TaskManager
 
     printed = {record["benchmark"] for record in records()}
-    tasks = [task for suite in r.SUITES.values() for task in suite]
+    tasks = [task for suite in lb.SUITES.values() for task in suite]
     assert {task.name for task in tasks} <= printed
     known = set(TaskManager(metadata={}).all_tasks)
     assert {task.harness for task in tasks} <= known
-    assert r.tasks_of("ruler_32k,lb_v1")[0].name == "ruler_32k"
-    assert r.tasks_of("leaderboard_v2,ruler_8k")[:6] == list(r.LB_V2)
-    assert r.is_retention("ruler")
-    assert r.is_retention("leaderboard_v1")
-    assert not r.is_retention("aime24:64")
-    assert r.ruler(8192).metadata == {"max_seq_lengths": [8192]}
+    assert lb.tasks_of("ruler_32k,lb_v1")[0].name == "ruler_32k"
+    assert lb.tasks_of("leaderboard_v2,ruler_8k")[:6] == list(lb.LB_V2)
+    assert lb.is_retention("ruler")
+    assert lb.is_retention("leaderboard_v1")
+    assert not lb.is_retention("aime24:64")
+    assert lb.ruler(8192).metadata == {"max_seq_lengths": [8192]}
     with pytest.raises(InputError, match="unknown retention task"):
-        r.tasks_of("mmlu2")
+        lb.tasks_of("mmlu2")
 
 
 def test_a_models_own_code_is_refused(pico, tmp_path):
@@ -97,4 +99,4 @@ def test_a_models_own_code_is_refused(pico, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"auto_map": {"AutoTokenizer": "x.Y"}}))
     with pytest.raises(InputError, match="auto_map"):
-        r.run_retention(folder, r.tasks_of("arc"), tmp_path / "out")
+        r.run_retention(folder, lb.tasks_of("arc"), tmp_path / "out")

@@ -181,7 +181,8 @@ def _without_losses(scores: dict[str, Any]) -> Iterator[Any]:
 
 def _leaderboards() -> list[dict[str, Any]]:
     """HellaSwag lost, GSM8K won; in the records of the retention stage."""
-    from prism_nemo.evaluation.retention import LB_V1, TaskScores, retained
+    from prism_nemo.evaluation.leaderboards import LB_V1
+    from prism_nemo.evaluation.retention import TaskScores, retained
 
     random = np.random.default_rng(0)
     luck = {task.name: random.random(400) for task in LB_V1}

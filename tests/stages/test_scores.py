@@ -6,7 +6,8 @@ import pytest
 
 from prism_nemo.evaluation import suites
 from prism_nemo.evaluation.backends.rendering import positions
-from prism_nemo.evaluation.benchmark import Benchmark, definition
+from prism_nemo.evaluation.benchmark import Benchmark
+from prism_nemo.evaluation.definitions import definition
 from prism_nemo.evaluation.protocol import Prompting
 from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.models.facts import BASES, CONFIGS
