@@ -59,7 +59,7 @@ def run(
 
 def run_name(name: str, overrides: list[str]) -> str:
     """The folder of a run: the recipe's name, and what was overridden, so that variants do not collide."""
-    changed = "+".join(re.sub(r"[^A-Za-z0-9_.=,-]", "_", entry) for entry in sorted(overrides))
+    changed = "+".join(re.sub(r"[^A-Za-z0-9_.=-]", "_", entry) for entry in sorted(overrides))
     return f"{name}+{changed}" if changed else name
 
 

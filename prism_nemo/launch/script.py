@@ -17,6 +17,8 @@ from prism_nemo.recipe import Parallel
 
 SHARES = "shares"
 """Part of a stage that an array of jobs does."""
+SPLITS = re.compile("[,:%]")
+"""In a path: SLURM's patterns, and what stands between mounts."""
 CODE = "{code}"
 """In a job's command: the folder of the code that travelled with it."""
 
@@ -52,13 +54,11 @@ def render(
     job: Job, profile: Profile, parallel: Parallel, *, run: Path, code: Path, recipe: str, after: str | None = None
 ) -> str:
     """The sbatch text of one job. `run`: folder of the run. `code`: what `snapshot` returned. `after`: id of a job that
-    must succeed first. `recipe`: its name, for the job's. Raises InputError for paths that cannot be passed on.
+    must succeed first. `recipe`: its name, for the job's. Raises InputError for what cannot be passed on.
     """
-    for path in (run, code):
-        if UNSAFE.search(str(path)):
-            raise InputError(
-                f"{path}: blanks and shell characters in a path cannot be passed to a job; use another --out"
-            )
+    for value, cure in ((str(run), "another --out"), (str(code), "another --out"), (recipe, "another name")):
+        if UNSAFE.search(value) or SPLITS.search(value):
+            raise InputError(f"{value}: blanks, shell characters and , : % cannot be passed to a job; use {cure}")
     profile = profile.for_stage(job.stage, gpu=job.gpu)
     if not job.container:
         profile = replace(profile, container_image="", mounts=())

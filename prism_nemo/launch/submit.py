@@ -69,6 +69,8 @@ def submit(
     if dry_run:
         _show(recipe, jobs, chosen, run)
         return []
+    for job in jobs:  # each script can be written: found before the first job is in the queue
+        render(job, chosen, recipe.parallel, run=run, code=folder / "code", recipe=recipe.name)
     _need_sbatch()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(recipe.to_yaml())

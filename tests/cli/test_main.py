@@ -66,4 +66,5 @@ def test_a_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_variants_of_a_recipe_have_their_own_folder() -> None:
     assert run_name("tiny", []) == "tiny"
+    assert run_name("tiny", ["rl.domains=math,code"]) == "tiny+rl.domains=math_code"
     assert run_name("tiny", ["b=1", "a=x/y"]) == run_name("tiny", ["a=x/y", "b=1"]) == "tiny+a=x_y+b=1"

@@ -38,10 +38,11 @@ def test_ranks_must_be_nodes_times_devices() -> None:
         render(job, load_profile("local"), Parallel(nodes=4, devices_per_node=None), run=RUN, code=CODE, recipe="x")
 
 
-def test_a_path_that_would_be_split_is_refused() -> None:
+@pytest.mark.parametrize(("run", "recipe"), [("/a b", "x"), ("/a,b", "x"), ("/a:b", "x"), ("/%u", "x"), ("/a", "x y")])
+def test_what_would_be_split_or_expanded_is_refused(run: str, recipe: str) -> None:
     job = Job(stage="midtrain", ranks=1, arguments=("x",))
     with pytest.raises(InputError, match="cannot be passed to a job"):
-        render(job, load_profile("local"), Parallel(nodes=1), run=Path("/a b"), code=CODE, recipe="x")
+        render(job, load_profile("local"), Parallel(nodes=1), run=Path(run), code=CODE, recipe=recipe)
 
 
 def test_arguments_are_quoted() -> None:

@@ -163,6 +163,13 @@ def test_force_removes_what_the_selected_stages_made(
     assert (run / "base").is_dir() and not (run / "blend").exists()
 
 
+def test_a_job_that_cannot_be_written_is_found_before_the_first_is_queued(recipe: Recipe, tmp_path: Path) -> None:
+    wide = override(recipe, ["parallel.nodes=3"])
+    with pytest.raises(InputError, match="2 ranks of stage midtrain are not 3 nodes x 1"):
+        submit(wide, "tiny_dense", [], [Work("blend"), Work("midtrain", ranks=2)], tmp_path / "run", profile="local")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_refused_job_cancels_those_before_it(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command(
         tmp_path / "bin",
