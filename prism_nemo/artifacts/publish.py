@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.artifacts.disk import space_for
+from prism_nemo.artifacts.disk import writing
 from prism_nemo.artifacts.fingerprint import fingerprint, path_fingerprint
 from prism_nemo.artifacts.manifest import MANIFEST, REQUEST, Input, Manifest, git_commit, hash_files, read_manifest
 from prism_nemo.errors import InputError
@@ -94,7 +94,7 @@ def publish(folder: Path, request: Request, *, resume: bool = False) -> Iterator
     folder = Path(folder)
     started = time.monotonic()
     draft = Draft(path=folder.parent / f".{folder.name}.partial", fingerprint=request.fingerprint())
-    with space_for(folder):
+    with writing(folder):
         _open_draft(draft, resume)
         yield draft
         _finish(draft, request, folder, started)

@@ -38,21 +38,21 @@ def prepare(
     cache: Path | None = typer.Option(None, help="Keep shards here for other mixtures and budgets."),
     strict: bool = typer.Option(False, "--strict", help="Stop at the first bad row."),
     max_bad_fraction: float = typer.Option(0.01, help="Stop when more of a source's rows are bad."),
+    max_document_bytes: int = typer.Option(32 << 20, help="Longer documents (UTF-8) are bad rows."),
     force: bool = typer.Option(False, "--force", help="Rebuild."),
     json_output: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Token files for Megatron.  Example: prism data prepare math_code --tokenizer T --tokens 26.2B --out data/mc"""
     import dataclasses
 
-    from prism_nemo.data.mixture import load_mixture
+    from prism_nemo.data.mixture import load_mixture, with_max_epochs
     from prism_nemo.data.prepare import prepare as run
 
     chosen = load_mixture(mixture, _pairs(source, "--source"))
     if not decontaminate:
         chosen = dataclasses.replace(chosen, decontamination=None)
     if max_epochs is not None:
-        limited = tuple(dataclasses.replace(entry, max_epochs=max_epochs) for entry in chosen.sources)
-        chosen = dataclasses.replace(chosen, sources=limited)
+        chosen = with_max_epochs(chosen, max_epochs)
     with _Reporter() as reporter:
         run(
             chosen,
@@ -64,6 +64,7 @@ def prepare(
             seq_length=seq_length,
             strict=strict,
             max_bad_fraction=max_bad_fraction,
+            max_document_bytes=max_document_bytes,
             shard=_shard(shard),
             encoder=encoder,
             valid_tokens=_number(valid_tokens),
@@ -130,8 +131,8 @@ def show(
     metrics = read_manifest(folder).metrics
     if "encoder" in metrics:
         typer.echo(f"encoder {metrics['encoder']['name']} ({metrics['encoder']['reason']})")
-    if metrics.get("speed", {}).get("tokens"):
-        typer.echo(Speed(**metrics["speed"]).line())
+    if line := Speed(**metrics.get("speed", {})).line():
+        typer.echo(line)
 
 
 @app.command()
@@ -154,7 +155,7 @@ def _number(text: str) -> int:
     scale = _UNITS.get(text[-1:].lower(), 1)
     try:
         return round(float(text[:-1] if scale > 1 else text) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"{text!r} is no number of tokens; write it like 500M or 26.2B") from None
 
 
@@ -187,6 +188,7 @@ class _Reporter:
     def __init__(self) -> None:
         self._bar: Any = None
         self._started = self._last = time.monotonic()
+        self._done = 0
         self._show: Callable[[Progress], None] = self._draw if sys.stderr.isatty() else self._line
 
     def __enter__(self) -> "_Reporter":
@@ -214,6 +216,9 @@ class _Reporter:
 
     def _line(self, progress: "Progress") -> None:
         now = time.monotonic()
+        if progress.bytes_done < self._done:  # a second look, at more of some source
+            self._started = now
+        self._done = progress.bytes_done
         if now - self._last < 10 and progress.bytes_done < progress.bytes_total:
             return
         self._last = now

@@ -95,14 +95,23 @@ def _tokenizer_json(folder: Path) -> str:
         raise InputError(f"tokenizer {folder}: neither tokenizer.json nor tokenizer.model in it")
     from transformers import AutoTokenizer
 
-    converted = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    try:
+        converted = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the converters raise whatever they stumble over
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{folder}/tokenizer.model cannot be converted: {reason}") from None
     return str(converted.backend_tokenizer.to_str())
 
 
 def _eos(folder: Path) -> str | None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
-        token = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
+        if not path.is_file():
+            continue
+        try:
+            token = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from None
         if token:
             return str(token["content"]) if isinstance(token, dict) else str(token)
     return None

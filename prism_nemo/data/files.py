@@ -27,6 +27,16 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+UNREADABLE = (
+    *(".csv", ".tsv", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".lz4", ".zip", ".tar", ".tgz", ".7z", ".pq", ".orc"),
+    *(".avro", ".feather", ".pkl", ".pt", ".npy", ".npz", ".safetensors", ".bin", ".idx", ".pdf", ".docx"),
+)
+"""Suffixes of tables, archives and binary files: unless `SUFFIXES` has them, they must not pass for plain text."""
+NOT_ROWS = (
+    *("artifact.json", "report.json"),
+    *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
+)
+"""What this program and `datasets` write beside the rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +95,10 @@ def source_files(label: str, part: Part) -> tuple[Path, list[str]]:
         if not found:
             raise InputError(f"{label}: no file matches {part.path}")
         root = Path(os.path.commonpath([path.parent for path in found]))
-        return root, [str(path.relative_to(root)) for path in found]
+        return root, _need_readable(label, root, [str(path.relative_to(root)) for path in found])
     path = Path(part.path)
     if path.is_file():
-        return path.parent, [path.name]
+        return path.parent, _need_readable(label, path.parent, [path.name])
     if not path.is_dir():
         raise InputError(f"{label}: {path} does not exist")
     return path, _in_folder(path, label, part)
@@ -102,10 +112,20 @@ def _in_folder(folder: Path, label: str, part: Part) -> list[str]:
         if path.is_file() and not any(word.startswith(".") for word in path.relative_to(folder).parts)
     )
     table = table_path(folder, part.join).name if part.join else None
-    data = [name for name in names if file_kind(name) and name not in (table, "artifact.json", "report.json")]
+    data = [name for name in names if file_kind(name) and name != table and Path(name).name not in NOT_ROWS]
     if not (data or names):
         raise InputError(f"{label}: the folder {folder} holds no file")
-    return data or names
+    return data or _need_readable(label, folder, names)
+
+
+def _need_readable(label: str, root: Path, names: list[str]) -> list[str]:
+    """The names; InputError for a file that is neither rows of a known format nor plain text."""
+    for name in names:
+        if file_kind(name) is None and name.lower().endswith(UNREADABLE):
+            raise InputError(
+                f"{label}: {root / name} is of no known format; give {', '.join(sorted(SUFFIXES))} or plain text"
+            )
+    return names
 
 
 def table_path(folder: Path, join: Join) -> Path:

@@ -318,6 +318,14 @@ def _shares(sources: list[Source], path: Path) -> list[Source]:
     raise InputError(f"{path}: the weights add up to {total:g}; they must add up to 1 or to 100 (percent)")
 
 
+def with_max_epochs(mixture: Mixture, limit: float) -> Mixture:
+    """The mixture with one limit for every source. Raises InputError unless it is above 0."""
+    sources = tuple(dataclasses.replace(source, max_epochs=limit) for source in mixture.sources)
+    for source in sources:
+        _check(source, f"mixture {mixture.name}")
+    return dataclasses.replace(mixture, sources=sources)
+
+
 def with_local_data(mixture: Mixture, overrides: Mapping[str, Any]) -> Mixture:
     """The mixture with sources read from elsewhere; see `load_mixture`."""
     known = mixture.local_names()

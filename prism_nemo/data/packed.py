@@ -149,7 +149,8 @@ def _entry(
     name, length = source["name"], parameters["seq_length"]
     entry = {key: source[key] for key in ("name", "domain", "licence", "share_asked", "files")}
     entry["share_drawn"] = drawn[name]
-    entry["epochs"] = tokens * shares[name] / (packed["train"][name].buffers * length)
+    part = source["train"]["tokens"] / source["population"]  # of what there is was prepared, and packed
+    entry["epochs"] = part * tokens * shares[name] / (packed["train"][name].buffers * length)
     for split, reports in packed.items():
         buffers = reports[name].buffers if name in reports else 0
         entry[split] = {"documents": buffers, "tokens": buffers * length}

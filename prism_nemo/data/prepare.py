@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from prism_nemo.artifacts import Draft, Request, is_up_to_date, publish
-from prism_nemo.artifacts.disk import space_for
+from prism_nemo.artifacts.disk import writing
 from prism_nemo.data.assemble import Shard, write_log, write_split
 from prism_nemo.data.contamination import build_screen
 from prism_nemo.data.encode import load_encoder, read_tokenizer, tokenizer_input
@@ -21,7 +21,7 @@ from prism_nemo.data.files import UNIT_BYTES, plan_units
 from prism_nemo.data.indexed import token_dtype
 from prism_nemo.data.mixture import Mixture, Source
 from prism_nemo.data.plan import Plan
-from prism_nemo.data.sample import sample_sources, self_test_texts
+from prism_nemo.data.sample import check_readable, sample_sources, self_test_texts
 from prism_nemo.data.select import SPLITS, Budget, duplicates, fates
 from prism_nemo.data.selftest import choose_encoder
 from prism_nemo.data.shard import RECORD, Job
@@ -75,12 +75,15 @@ def prepare(
     out = Path(out)
     clock = Clock()
     _check(tokens, seq_length, valid_tokens, test_tokens, shard)
+    _check_limits(workers, max_bad_fraction, max_document_bytes)
     facts = read_tokenizer(tokenizer)
     units = plan_units(mixture, unit_bytes)
     work = cache or out.parent / f".{out.name}.work"
-    with space_for(out):
-        files = hash_files(units, mixture, work, workers)
+    with writing(out):
         samples = sample_sources(mixture, units)
+        if max_bad_fraction < 1:
+            check_readable(mixture, samples)
+        files = hash_files(units, mixture, work, workers)
         name, reason = choose_encoder(encoder, facts, self_test_texts(samples))
         screen, screen_print = build_screen(mixture.decontamination, work, benchmarks or {})
         job = Job(
@@ -148,6 +151,13 @@ def _check(tokens: int, seq_length: int, valid: int, test: int, shard: tuple[int
         )
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise InputError(f"shard {shard[0]}/{shard[1]}: the first number counts from 0 and must be below the second")
+
+
+def _check_limits(workers: int, max_bad_fraction: float, max_document_bytes: int) -> None:
+    if workers < 1 or max_document_bytes < 1:
+        raise InputError(f"workers {workers}, max_document_bytes {max_document_bytes}: too small")
+    if not 0 <= max_bad_fraction <= 1:
+        raise InputError(f"max_bad_fraction {max_bad_fraction:g} must be from 0 to 1")
 
 
 def _request(plan: Plan, tokenizer: Path) -> Request:
@@ -223,16 +233,16 @@ def _first_look(plan: Plan, on_warning: Callable[[str], None] | None) -> tuple[l
 def _check_bad_rows(shards: list[Shard], plan: Plan) -> None:
     tally = BadRows(plan.job.mixture, plan.max_bad_fraction)
     for shard in shards:
-        tally.add(shard.unit.source, shard.receipt())
+        tally.add(shard.unit, shard.folder)
     tally.check(0)
 
 
 def _assemble(plan: Plan, shards: list[Shard], draft: Draft) -> None:
-    """Files, blend and report of all sources into the draft."""
+    """Files, blend and report of all sources into the draft; nothing is written when one of them falls short."""
     records = [shard.records() for shard in shards]
     repeated = duplicates(np.concatenate(records) if records else np.zeros(0, RECORD))
     bounds = np.cumsum([0, *(len(table) for table in records)])
-    reports = []
+    reports, files = [], []
     for number, source in enumerate(plan.job.mixture.sources):
         own = [index for index, shard in enumerate(shards) if shard.unit.source == number]
         lengths = [len(records[index]) for index in own]
@@ -242,10 +252,11 @@ def _assemble(plan: Plan, shards: list[Shard], draft: Draft) -> None:
         fate = fates(table, parts, repeated[start : start + len(table)], source, plan.budget(source), plan.job.seed)
         pieces = np.split(fate, np.cumsum(lengths)[:-1]) if own else []
         chosen = list(zip([shards[index] for index in own], pieces, strict=True))
-        report = source_report(plan, source, chosen, table, fate)
-        check_supply(report, source)
+        reports.append(source_report(plan, source, chosen, table, fate))
+        check_supply(reports[-1], source)
+        files.append(chosen)
+    for source, chosen in zip(plan.job.mixture.sources, files, strict=True):
         _write_source(draft.path, plan, source, chosen)
-        reports.append(report)
     write_summary(draft, plan, reports)
 
 

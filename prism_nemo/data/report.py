@@ -24,7 +24,8 @@ class SourceReport:
     text_bytes: int = 0
     """UTF-8 bytes of the rendered documents."""
     filtered: dict[str, int] = field(default_factory=dict)
-    """Condition of the source's filter -> rows it left out; never tokenized, so without tokens to count."""
+    """Condition of the source's filter -> rows it left out, never tokenized, so without tokens to count; and documents
+    beyond a part's `max_documents`."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """Reason -> rows that could not become a document, and so have no tokens; they are kept in quarantine/."""
     not_drawn: int = 0
@@ -41,7 +42,8 @@ class SourceReport:
     valid: Count = field(default_factory=Count)
     test: Count = field(default_factory=Count)
     population: int = 0
-    """Training tokens in the whole source; an estimate from the drawn part when rows were not drawn."""
+    """Tokens in the whole source that may be trained on, `train` and `left_over`; an estimate from the drawn part when
+    rows were not drawn."""
     share_asked: float = 0.0
     """Share of the training tokens, 0 to 1."""
     share_drawn: float = 0.0
@@ -50,7 +52,7 @@ class SourceReport:
     tokens_drawn: int = 0
     """Training tokens the trainer draws from it."""
     epochs: float = 0.0
-    """tokens_drawn / tokens of `train`."""
+    """tokens_drawn / population."""
     eod_inside: int = 0
     """Documents whose own text holds the end-of-document token."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 We parse rows ourselves: an encoder's own file reader drops the rest of a file after one bad row without a word.
 """
 
+import codecs
 import contextlib
 import zlib
 from collections.abc import Callable, Iterator
@@ -60,6 +61,8 @@ def parse(line: bytes) -> dict[str, Any] | Bad:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if line.startswith(codecs.BOM_UTF8):  # of the first line of files from Windows
+            return parse(line.removeprefix(codecs.BOM_UTF8))
         return Bad(_json_reason(line, str(error)), line)
     return row if isinstance(row, dict) else Bad("not a JSON object", line)
 
@@ -257,7 +260,11 @@ def _text(unit: Unit, columns: tuple[str, ...], wanted: Wanted) -> Iterator[Row 
         if not wanted(name, 0):
             yield None
             continue
-        raw = (Path(unit.root) / name).read_bytes()
+        with open(Path(unit.root) / name, "rb") as file:
+            raw = file.read(MAX_LINE + 1)
+        if len(raw) > MAX_LINE:
+            yield Row(0, 0, name, Bad("file over the length limit", raw[:CHUNK]))
+            continue
         try:
             content: dict[str, Any] | Bad = dict.fromkeys(columns or ("text",), raw.decode("utf-8"))
         except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """A look at every source before the work starts: texts for the encoder's self-test, and how many tokens it may hold."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from prism_nemo.data.files import Unit
 from prism_nemo.data.mixture import Mixture, Part, Source
 from prism_nemo.data.render import BadRowError, FilteredError, Renderer
 from prism_nemo.data.rows import Bad, arrow_rows, compressed_beginning, parse, read_rows
+from prism_nemo.errors import InputError
 
 FILES = 6
 ROWS = 40
@@ -42,6 +43,12 @@ class _Files:
     """Measure of the rows looked at, bad and filtered ones included."""
     ratios: list[float] = field(default_factory=list)
     """Bytes of text in each byte of the compressed files looked at."""
+    filtered: int = 0
+    """Rows looked at that the part's filter leaves out."""
+    bad: int = 0
+    """Rows looked at that cannot become a document."""
+    first_bad: tuple[Path, str, Mapping[str, Any] | Bad] | None = None
+    """File, reason and content of the first of them."""
 
     def tokens(self, encode: Encoder) -> float:
         """Estimated tokens of all the files; 0 when no row looked at became a document."""
@@ -104,17 +111,43 @@ def _probes(units: list[Unit]) -> Iterator[Unit]:
 def _look(unit: Unit, renderer: Renderer, files: _Files) -> None:
     for content, measure in _READERS[unit.kind](unit, renderer.columns, files):
         files.seen += measure
-        if not isinstance(content, Bad) and (text := _text(renderer, content)):
-            files.texts.append(text)
+        try:
+            files.texts.append(_text(renderer, content))
+        except FilteredError:
+            files.filtered += 1
+        except BadRowError as reason:
+            files.bad += 1
+            files.first_bad = files.first_bad or (unit.path, str(reason), content)
 
 
-def _text(renderer: Renderer, content: dict[str, Any]) -> str | None:
+def _text(renderer: Renderer, content: dict[str, Any] | Bad) -> str:
+    if isinstance(content, Bad):
+        raise BadRowError(content.reason)
+    text = renderer(content).text
     try:
-        text = renderer(content).text
         text.encode("utf-8")
-    except (BadRowError, FilteredError, UnicodeEncodeError):
-        return None
+    except UnicodeEncodeError:
+        raise BadRowError("lone surrogate") from None
     return text
+
+
+def check_readable(mixture: Mixture, samples: Sequence[Sample]) -> None:
+    """Raise InputError when no row looked at in a source's files can become a document: a wrong column or format."""
+    for source, sample in zip(mixture.sources, samples, strict=True):
+        for files in sample.files:
+            if files.first_bad and not (files.texts or files.filtered):
+                file, reason, content = files.first_bad
+                raise InputError(
+                    f"source {source.name}: none of the {files.bad} rows looked at can be used; the first, in {file}: "
+                    f"{reason}; {_advice(content)}"
+                )
+
+
+def _advice(content: Mapping[str, Any] | Bad) -> str:
+    if isinstance(content, Bad):
+        return "every line has to be one JSON object in UTF-8"
+    keys = ", ".join(list(content)[:12])
+    return f"its keys are {keys}; correct `render` and `where` of the source, or the file"
 
 
 Measured = Iterator[tuple[dict[str, Any] | Bad, float]]

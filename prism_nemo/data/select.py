@@ -15,8 +15,8 @@ SPLITS = ("train", "valid", "test")
 SURPLUS = 0.01
 HELD_OUT_LIMIT = 0.1
 
-# What became of a document.
-TRAIN, VALID, TEST, LEFT_OVER, DUPLICATE, BENCHMARK, TOO_SHORT = range(7)
+# What became of a document; the report counts the last as filtered.
+TRAIN, VALID, TEST, LEFT_OVER, DUPLICATE, BENCHMARK, TOO_SHORT, OVER_LIMIT = range(8)
 FATES = ("train", "valid", "test", "left_over", "duplicate", "contaminated", "short")
 
 
@@ -61,8 +61,9 @@ def fates(
     fate[records["state"] == CONTAMINATED] = BENCHMARK
     fate[records["state"] == SHORT] = TOO_SHORT
     fate[repeated] = DUPLICATE
-    clean = np.flatnonzero((records["state"] == CLEAN) & ~repeated)
-    clean = _capped(clean, records, parts, source)
+    every = np.flatnonzero((records["state"] == CLEAN) & ~repeated)
+    clean = _capped(every, records, parts, source)
+    fate[np.setdiff1d(every, clean, assume_unique=True)] = OVER_LIMIT
     held_out = _hold_out(records[clean], budget, seed)
     fate[clean] = np.where(held_out == TRAIN, LEFT_OVER, held_out)
     candidates = clean[held_out == TRAIN]

@@ -225,9 +225,7 @@ class Worker:
     def _quarantine(self, unit: Unit, row: Row, reason: str, out: BinaryIO) -> None:
         source = self.job.mixture.sources[unit.source]
         if self.job.strict:
-            where = f"{Path(unit.root) / row.name}: line {row.line + 1}" + (
-                f" after byte {unit.start}" if unit.start else ""
-            )
+            where = place(unit, row.name, row.line)
             raise InputError(f"{where} (source {source.name}): {reason}; correct the row or run without --strict")
         raw = row.content.raw if isinstance(row.content, Bad) else _raw(row.content)
         entry = {
@@ -276,6 +274,19 @@ class Worker:
             row = batch[number].row
             place = {"source": source.name, "file": row.name, "line": row.line}
             out.write(orjson.dumps({**place, **hit}) + b"\n")
+
+
+def place(unit: Unit, name: str, line: int) -> str:
+    """Where a row of a unit is, for an error: lines of a large jsonl file are counted from its unit's first byte."""
+    after = f" after byte {unit.start}" if unit.kind == "jsonl" and unit.start else ""
+    return f"{Path(unit.root) / name}: line {line + 1}{after}"
+
+
+def first_bad_row(unit: Unit, folder: Path) -> str:
+    """Where the first quarantined row of a finished shard is."""
+    with open(folder / "quarantine.jsonl", "rb") as lines:
+        entry = orjson.loads(lines.readline())
+    return place(unit, entry["file"], entry["line"])
 
 
 def _every_row(name: str, position: int) -> bool:

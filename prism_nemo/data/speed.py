@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 
 PAPER_TOKENS = 27_000_000_000
+ENOUGH_TOKENS = 1_000_000
+"""From fewer, mostly the start-up would be extrapolated."""
 NODE_CORES = 32
 
 
@@ -26,7 +28,9 @@ class Speed:
         return (self.cpu_seconds / cores + self.file_seconds) * tokens / self.tokens
 
     def line(self) -> str:
-        """The rate, and the estimate for the paper's budget on one node."""
+        """The rate, and the estimate for the paper's budget on one node; empty when too little was made to tell."""
+        if self.tokens < ENOUGH_TOKENS:
+            return ""
         seconds = self.seconds(PAPER_TOKENS, NODE_CORES)
         reading = self.bytes / self.tokens * PAPER_TOKENS / seconds
         return (

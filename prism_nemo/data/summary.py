@@ -13,7 +13,7 @@ from prism_nemo.data.blend import drawn_samples, write_blend
 from prism_nemo.data.mixture import Source
 from prism_nemo.data.plan import Plan
 from prism_nemo.data.report import Count, SourceReport
-from prism_nemo.data.select import FATES, SPLITS
+from prism_nemo.data.select import FATES, OVER_LIMIT, SPLITS
 from prism_nemo.errors import PrismError
 
 SIMULATED_SAMPLES = 20_000
@@ -46,6 +46,8 @@ def source_report(
     for number, name in enumerate(FATES):
         own = table["tokens"][fate == number]
         setattr(report, name, Count(documents=len(own), tokens=int(own.sum(dtype=np.int64))))
+    if over := int(np.count_nonzero(fate == OVER_LIMIT)):
+        report.filtered["max_documents"] = over
     report.files = plan.files(source)
     if report.balance:
         raise PrismError(
@@ -54,7 +56,7 @@ def source_report(
     read = max(report.rows - report.not_drawn, 1)
     report.population = round((report.train.tokens + report.left_over.tokens) * report.rows / read)
     report.tokens_drawn = plan.budget(source).train
-    report.epochs = report.tokens_drawn / report.train.tokens if report.train.tokens else 0.0
+    report.epochs = report.tokens_drawn / report.population if report.population else 0.0
     return report
 
 

@@ -38,7 +38,7 @@ def expected_shortages(
 
 
 def check_supply(report: SourceReport, source: Source) -> None:
-    """Raises when a source has nothing to train on, or too little for its `max_epochs`."""
+    """Raises PrismError when a source has nothing to train on, InputError when too little for its `max_epochs`."""
     if not report.train.documents:
         raise PrismError(
             f"source {source.name} has no document left to train on ({report.rows} rows: "
@@ -47,9 +47,9 @@ def check_supply(report: SourceReport, source: Source) -> None:
             f"{report.short.documents} too short); check its filter and files"
         )
     if source.max_epochs is not None and report.epochs > source.max_epochs:
-        most = int(report.train.tokens * source.max_epochs / source.weight)
+        most = int(report.population * source.max_epochs / source.weight)
         raise InputError(
-            f"source {source.name} has {report.train.tokens:,} tokens, its share of the budget asks for "
+            f"source {source.name} has {report.population:,} tokens, its share of the budget asks for "
             f"{report.tokens_drawn:,}: {report.epochs:.2f} epochs, max_epochs is {source.max_epochs:g}; "
             f"ask for at most {most:,} tokens, lower its weight or raise max_epochs"
         )

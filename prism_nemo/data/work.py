@@ -14,7 +14,7 @@ from pathlib import Path
 from prism_nemo.artifacts import file_hash
 from prism_nemo.data.files import Unit, table_path
 from prism_nemo.data.mixture import Mixture
-from prism_nemo.data.shard import Job, Receipt, Worker, own_suffix, read_receipt
+from prism_nemo.data.shard import Job, Worker, first_bad_row, own_suffix, read_receipt
 from prism_nemo.errors import InputError, PrismError
 
 ENOUGH_ROWS = 10_000
@@ -43,20 +43,25 @@ class BadRows:
         self.names = [source.name for source in mixture.sources]
         self.rows = [0] * len(self.names)
         self.bad = [Counter[str]() for _ in self.names]
+        self.first: dict[int, tuple[Unit, Path]] = {}
 
-    def add(self, source: int, receipt: Receipt) -> None:
+    def add(self, unit: Unit, folder: Path) -> None:
         """Count a shard; rows outside of its stretch of the draw were not looked at."""
-        self.rows[source] += receipt.rows - receipt.not_drawn
-        self.bad[source].update(receipt.quarantined)
+        receipt = read_receipt(folder)
+        self.rows[unit.source] += receipt.rows - receipt.not_drawn
+        self.bad[unit.source].update(receipt.quarantined)
+        if receipt.quarantined:
+            self.first.setdefault(unit.source, (unit, folder))
 
     def check(self, enough: int) -> None:
         """Raise PrismError when more than the fraction of a source's rows, at least of `enough` rows, are bad."""
-        for name, rows, bad in zip(self.names, self.rows, self.bad, strict=True):
+        for source, (name, rows, bad) in enumerate(zip(self.names, self.rows, self.bad, strict=True)):
             if bad.total() > self.fraction * max(rows, enough):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in bad.most_common(4))
                 raise PrismError(
                     f"source {name}: {bad.total()} of {rows} rows are bad ({reasons}), more than the "
-                    f"{self.fraction:.2%} allowed; correct the files or raise --max-bad-fraction"
+                    f"{self.fraction:.2%} allowed; one is {first_bad_row(*self.first[source])}; correct the files or "
+                    f"raise --max-bad-fraction"
                 )
 
 
@@ -88,7 +93,7 @@ def make_shards(
         if fresh:
             own.append(index)
             made += unit.bytes
-        bad.add(unit.source, read_receipt(path))
+        bad.add(unit, path)
         bad.check(ENOUGH_ROWS)
         if on_progress:
             source = job.mixture.sources[unit.source].name

@@ -67,6 +67,8 @@ def test_shards_then_the_whole(tmp_path, prepared):
         (["--encoder", "mine"], "no encoder 'mine'"),
         (["--strict"], r"a.jsonl: line 121 (source a): broken JSON"),
         (["--max-epochs", "0.001"], "max_epochs is 0.001"),
+        (["--max-epochs", "0"], "max_epochs 0.0 must be above 0"),
+        (["--tokens", "inf"], "'inf' is no number of tokens"),
     ],
 )
 def test_wrong_usage_is_one_line(prepared, extra, message):

@@ -183,6 +183,14 @@ def test_unknown_encoder_and_bad_tokenizers_are_refused(tmp_path, tokenizer):
     (broken / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         read_tokenizer(broken)
+    config = save(raw, tmp_path / "cut") / "tokenizer_config.json"
+    config.write_text('{"eos_token": ')
+    with pytest.raises(InputError, match=r"tokenizer_config\.json cannot be read: Expecting value"):
+        read_tokenizer(config.parent)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.model").write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match=r"tokenizer\.model cannot be converted: "):
+        read_tokenizer(tmp_path / "model")
 
 
 def test_end_tokens_go_after_each_text():

@@ -112,6 +112,8 @@ def test_budget_is_met_exactly_and_a_small_source_repeats(tmp_path, three_source
     longest = max(len(row) for row in documents(out / "train" / "a"))
     assert 10_000 * 1.01 <= a.train.tokens <= 10_000 * 1.01 + 2 * 33 + longest
     assert a.left_over.tokens > 0
+    assert a.epochs == pytest.approx(10_000 / a.population)
+    assert a.epochs < 0.9, "of all there is, not of what was kept"
     assert c.left_over.documents == 0
     assert c.epochs == pytest.approx(4000 / c.train.tokens)
     assert c.epochs > 1
@@ -225,7 +227,8 @@ def test_bad_rows_are_kept_with_file_line_and_reason(tmp_path, three_sources, to
 
 def test_too_many_bad_rows_stop_with_the_counts(tmp_path, three_sources, tokenizer):
     mixture = three_sources(c=[b"{"] * 2 + [{"no": 1}])
-    with pytest.raises(PrismError, match=r"source c: 3 of 33 rows are bad \(2 broken JSON, 1 missing key 'text'\)"):
+    message = r"3 of 33 rows are bad \(2 broken JSON, 1 missing key 'text'\).* one is .*c\.jsonl: line 31;"
+    with pytest.raises(PrismError, match=message):
         prepare(mixture, tokenizer, **settings_of(tmp_path))
     assert not (tmp_path / "out").exists()
 
@@ -243,6 +246,37 @@ def test_duplicates_go_across_units_and_sources_and_the_first_stays(tmp_path, th
     assert source_report(out, "c").duplicate.documents == 1
     assert source_report(out, "c").duplicate.tokens > 5
     assert source_report(out, "c").train.documents == 30
+
+
+def test_nothing_is_written_when_a_later_source_falls_short(tmp_path, three_sources, tokenizer):
+    three_sources(c=[])
+    write_jsonl(tmp_path / "c.jsonl", [{"text": "twin"}])
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "twin"}, {"text": "another"}])
+    with pytest.raises(PrismError, match=r"source c has no document left .* 1 duplicate"):
+        prepare(load_mixture(tmp_path / "mixture.yaml"), tokenizer, **settings_of(tmp_path))
+    assert not (tmp_path / ".out.partial" / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers 0"),
+        ({"max_document_bytes": 0}, "max_document_bytes 0"),
+        ({"max_bad_fraction": -1}, "max_bad_fraction -1 must be from 0 to 1"),
+        ({"max_bad_fraction": float("nan")}, "must be from 0 to 1"),
+        ({"tokens": 0}, "tokens 0"),
+        ({"shard": (2, 2)}, "shard 2/2"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, three_sources, tokenizer, options, message):
+    with pytest.raises(InputError, match=message):
+        prepare(three_sources(), tokenizer, **settings_of(tmp_path, **options))
+
+
+def test_a_forbidden_place_is_one_line(tmp_path, three_sources, tokenizer):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/\.out\.work: Not a directory"):
+        prepare(three_sources(), tokenizer, **settings_of(tmp_path, out=tmp_path / "file" / "out"))
 
 
 def test_an_end_token_in_the_text_is_counted(tmp_path, three_sources, tokenizer):
@@ -326,7 +360,9 @@ def test_every_file_counts_also_of_parts_whose_files_have_the_same_name(tmp_path
     out = prepare(mixture, tokenizer, **settings_of(tmp_path, tokens=10**6, valid_tokens=0))
     report = source_report(out, "s")
     assert list(report.files) == ["s.p/rows.jsonl", "s.q/rows.jsonl"]
-    assert (report.train.documents, report.left_over.documents) == (37, 23)
+    assert (report.train.documents, report.left_over.documents) == (37, 0)
+    assert report.filtered == {"max_documents": 23}
+    assert report.population == report.train.tokens
     for part in "pq":
         old = (tmp_path / part / "rows.jsonl").read_bytes()
         write_jsonl(tmp_path / part / "rows.jsonl", [{"text": "changed"}])

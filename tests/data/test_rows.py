@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import datasets
 import pyarrow as pa
 import pytest
 import zstandard
@@ -128,6 +129,33 @@ def test_rows_that_are_not_wanted_are_counted_and_not_parsed(tmp_path):
     rows = list(read_rows(unit, ("text",), lambda name, position: position > 5000))
     assert len(rows) == len(ROWS) + 1
     assert rows[0] is None and rows[-1].content == ROWS[-1]
+
+
+def test_a_byte_order_mark_is_no_bad_row(tmp_path):
+    (tmp_path / "r.jsonl").write_bytes(b"\xef\xbb\xbf" + LINES)
+    assert rows_of(tmp_path / "r.jsonl") == ROWS
+
+
+def test_a_text_file_over_the_limit_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "MAX_LINE", 1000)
+    (tmp_path / "t.txt").write_text("x" * 1001)
+    (bad,) = rows_of(tmp_path / "t.txt")
+    assert isinstance(bad, Bad) and bad.reason == "file over the length limit"
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl.xz", "text.txt.gz", "Archive.ZIP"])
+def test_a_table_or_archive_is_not_taken_for_plain_text(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_text("text\nhello\n")
+    for path in (tmp_path / "folder" / name, tmp_path / "folder", tmp_path / "folder" / "*"):
+        with pytest.raises(InputError, match=rf"{name} is of no known format; give \.arrow, .* or plain text"):
+            plan_units(mixture(path))
+
+
+def test_what_datasets_saves_beside_the_rows_is_not_read(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    assert {path.suffix for path in (tmp_path / "saved").iterdir()} == {".arrow", ".json"}
+    assert rows_of(tmp_path / "saved") == ROWS
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "stream.arrow"])

@@ -103,6 +103,24 @@ def test_the_entry_of_a_hub_source_counts_where_the_sample_shows_nothing(tmp_pat
     assert sample_sources(hub, [])[0].estimate(hub.sources[0], lambda texts: []) == Estimate(5e9, believed=False)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"body": "x", "id": 1}\n', r"missing key 'text'; its keys are body, id; correct `render` and `where`"),
+        (b'[{"text": "x"}]\n', "not a JSON object; every line has to be one JSON object in UTF-8"),
+        ('{"text": "x"}\n'.encode("utf-16"), "bad UTF-8; every line has to be"),
+    ],
+)
+def test_rows_of_another_schema_are_refused_before_any_work(tmp_path, tokenizer, content, message):
+    (tmp_path / "r.jsonl").write_bytes(content * 50)
+    chosen = mixture(Part(path=str(tmp_path / "r.jsonl")))
+    with pytest.raises(
+        InputError, match=r"source s: none of the \d+ rows looked at can be used; .*r\.jsonl: " + message
+    ):
+        prepare(chosen, tokenizer, 100, tmp_path / "out")
+    assert not (tmp_path / ".out.work").exists()
+
+
 def test_a_rough_estimate_warns_and_refuses_nothing(tmp_path):
     source = Source(name="s", weight=1.0, max_epochs=1.0, parts=(Part(path="x"),))
     budget = Budget(train=1000, valid=0, test=0, seq_length=8)
