@@ -104,8 +104,22 @@ def _programs() -> Iterator[Finding]:
         path = shutil.which(program)
         yield Finding(what=program, found=path or f"not found; {stage} needs it", state="good" if path else "missing")
     if shutil.which("sbatch"):
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, check=False).stdout.strip()
-        yield Finding(what="SLURM", found=version, state="good")
+        yield Finding(what="SLURM", found=_said("sbatch", "--version"), state="good")
+        yield _containers()
+
+
+def _containers() -> Finding:
+    """Pyxis is a plugin of srun and shows in its options."""
+    if "--container-image" in _said("srun", "--help"):
+        return Finding(what="pyxis", found="srun has its options: profiles with a container_image work", state="good")
+    return Finding(what="pyxis", found="not there: only profiles without a container_image work", state="note")
+
+
+def _said(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError as error:
+        return str(error)
 
 
 def _sandbox() -> Iterator[Finding]:

@@ -1,4 +1,7 @@
-"""`prism doctor`: what it says of the sandbox."""
+"""`prism doctor`: what it says of the sandbox and of SLURM."""
+
+import os
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +25,18 @@ def test_the_sandbox_is_said_as_it_is(
     monkeypatch.setattr(sandbox, "why_not", lambda: fault)
     finding = examine()[-1]
     assert (finding.what, finding.state, finding.found) == ("sandbox", state, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "found"), [("--container-image=PATH", "good", "work"), ("--mem", "note", "not there")]
+)
+def test_whether_srun_starts_containers_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, state: str, found: str
+) -> None:
+    for name, says in (("sbatch", "slurm 22.05.8"), ("srun", options)):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{says}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    findings = {finding.what: finding for finding in examine()}
+    assert (findings["SLURM"].found, findings["pyxis"].state) == ("slurm 22.05.8", state)
+    assert found in findings["pyxis"].found
