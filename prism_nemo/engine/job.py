@@ -129,6 +129,8 @@ class TrainJob:
             raise InputError(f"min_learning_rate {self.min_learning_rate} must lie in 0..{self.learning_rate}")
         if self.global_batch % self.micro_batch:
             raise InputError(f"global_batch {self.global_batch} is no multiple of micro_batch {self.micro_batch}")
+        if self.context > 1 and self.seq_length % (2 * self.context):
+            raise InputError(f"seq_length {self.seq_length} is no multiple of 2 x context {self.context}")
         if self.isolate_documents and (self.micro_batch > 1 or self.context > 1):
             raise InputError("isolate_documents needs micro_batch 1 and context 1 (documents are packed, thd)")
         _check_patterns(self.trainable or ())

@@ -6,8 +6,9 @@ from typing import Any
 from prism_nemo.errors import InputError
 from prism_nemo.models.facts import Shape, base_shape, shape
 from prism_nemo.models.limits import check_parallel
+from prism_nemo.models.megatron_names import parameter_names
 from prism_nemo.models.pico import pico_config
-from prism_nemo.recipe.parts import Training
+from prism_nemo.recipe.parts import LongContext, Parallel, Training
 from prism_nemo.recipe.recipe import Recipe
 
 
@@ -26,6 +27,8 @@ def check(recipe: Recipe) -> None:
         part = getattr(recipe, name)
         if part is not None:
             _check_training(name, part, recipe)
+    if recipe.long_context is not None:
+        _check_long_context(recipe.long_context, model_shape(recipe))
     if recipe.rl.max_new_tokens >= recipe.rl.max_tokens:
         raise InputError(f"rl.max_new_tokens={recipe.rl.max_new_tokens} leaves no room for a prompt in rl.max_tokens")
     if recipe.merge and not 0 <= recipe.merge.weight <= 1:
@@ -58,19 +61,55 @@ def _check_training(name: str, part: Training, recipe: Recipe) -> None:
             f"{name}.global_batch={part.global_batch} is not divided by {name}.micro_batch x data-parallel copies = "
             f"{part.micro_batch} x {copies}; use a multiple of {part.micro_batch * copies}"
         )
-    if part.document_attention and (part.micro_batch > 1 or context > 1):
+    _check_documents(name, part, layout)
+    _check_trainable(name, part.trainable, model_shape(recipe))
+    if context > 1 and part.seq_length % (2 * context):
+        key, step = f"{name}.context" if part.context else "parallel.context", 2 * context
+        near = part.seq_length // step * step
+        raise InputError(
+            f"{name}.seq_length={part.seq_length} is not divided by 2 x {key} = {step}; "
+            f"use {' or '.join(str(length) for length in (near, near + step) if length)}"
+        )
+
+
+def _check_documents(name: str, part: Training, layout: Parallel) -> None:
+    if part.document_attention and (part.micro_batch > 1 or layout.context > 1):
         raise InputError(
             f"{name}.document_attention keeps documents apart on one rank only: set {name}.micro_batch=1 and "
-            f"{name}.context=1 (now {part.micro_batch} and {context})"
+            f"{name}.context=1 (now {part.micro_batch} and {layout.context})"
         )
-    _check_patterns(name, part.trainable)
-    if context > 1 and part.seq_length % (2 * context):
-        raise InputError(f"{name}.seq_length={part.seq_length} is not divided by 2 x parallel.context = {2 * context}")
+    if part.document_attention and layout.pipeline > 2:
+        raise InputError(
+            f"{name}.document_attention works with at most 2 pipeline stages (inner ones never see the tokens); "
+            f"parallel.pipeline is {layout.pipeline}"
+        )
 
 
-def _check_patterns(name: str, patterns: tuple[str, ...]) -> None:
+def _check_trainable(name: str, patterns: tuple[str, ...], sizes: Shape) -> None:
+    names = list(parameter_names(sizes))
     for pattern in patterns:
         try:
-            re.compile(pattern)
+            found = pattern in ("all", "attention") or any(re.search(pattern, entry) for entry in names)
         except re.error as error:
             raise InputError(f"{name}.trainable: {pattern!r} is no regular expression ({error})") from None
+        if not found:
+            raise InputError(
+                f"{name}.trainable: {pattern!r} is found in no parameter, such as {names[-1]}; "
+                "use all, attention, or other regular expressions"
+            )
+
+
+def _check_long_context(part: LongContext, sizes: Shape) -> None:
+    """What would otherwise be found when mid-training is over."""
+    if part.rope_base is None and part.rope_scaling is None:
+        pass
+    elif sizes.rope_theta is None:
+        raise InputError("long_context.rope_base, rope_scaling: this model has no rotary positions; leave them out")
+    elif part.rope_base is not None and part.rope_base <= 1:
+        raise InputError(f"long_context.rope_base={part.rope_base} must be above 1 (a usual one is 10,000 or more)")
+    elif part.rope_scaling and part.rope_factor <= 1:
+        raise InputError(f"long_context.rope_factor={part.rope_factor} must be above 1: it stretches the positions")
+    if not 0 <= part.overlap < part.seq_length - 1:
+        raise InputError(
+            f"long_context.overlap={part.overlap} must lie between 0 and seq_length - 2 = {part.seq_length - 2}"
+        )

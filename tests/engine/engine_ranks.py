@@ -54,6 +54,42 @@ def logits(hf: str, ids: list[list[int]], tensor: int = 1) -> Any:
     return out.float().numpy()
 
 
+def parameter_names(hf: list[str]) -> list[list[str]]:
+    """Names of the parameters of each model."""
+    from prism_nemo.engine import build_model
+
+    return [[name for name, _ in build_model(path, load_weights=False)[0][0].named_parameters()] for path in hf]
+
+
+def optimized(hf: str, trainable: tuple[str, ...]) -> tuple[list[str], int, int, int]:
+    """(names left trainable, their elements, elements of the first moments, of the gradient buffers) after a step."""
+    import torch
+    from megatron.core.distributed import DistributedDataParallelConfig
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+
+    from prism_nemo.engine.config import freeze
+    from prism_nemo.engine.cpu import adam
+    from prism_nemo.engine.setup import build_provider, set_up_parallel_groups
+
+    adam.mend()
+    _, provider = build_provider(hf, dtype=torch.float32)
+    provider.register_pre_wrap_hook(lambda stages: freeze(stages, trainable))
+    set_up_parallel_groups(provider, 0)
+    ddp = DistributedDataParallelConfig(use_distributed_optimizer=True)
+    (model,) = provider.provide_distributed_model(ddp_config=ddp, wrap_with_ddp=True)
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(optimizer="adam", lr=1e-3, use_distributed_optimizer=True, params_dtype=torch.float32), [model]
+    )
+    left = {name: parameter for name, parameter in model.module.named_parameters() if parameter.requires_grad}
+    for parameter in left.values():
+        parameter.main_grad.fill_(1.0)
+    optimizer.step()
+    parts = getattr(optimizer, "chained_optimizers", [optimizer])
+    moments = [state["exp_avg"].numel() for part in parts for state in part.optimizer.state.values()]
+    gradients = sum(buffer.numel_unpadded for buffer in model.buffers)
+    return list(left), sum(parameter.numel() for parameter in left.values()), sum(moments), gradients
+
+
 def weight_decay_groups(hf: str) -> tuple[list[str], list[str]]:
     """Names of the parameters with and without weight decay, as Megatron groups them for a job."""
     from megatron.bridge.training.config import OptimizerConfig

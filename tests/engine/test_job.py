@@ -40,6 +40,7 @@ def test_json_round_trip(job):
         ({"min_learning_rate": 1.0}, "min_learning_rate 1.0 must lie in 0..5e-05"),
         ({"schedule": "cosin"}, "schedule is 'cosin'; it must be one of cosine, exponential"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"seq_length": 6, "context": 2}, "seq_length 6 is no multiple of 2 x context 2"),
         ({"trainable": ("(",)}, "trainable: '(' is no regular expression"),
         ({"isolate_documents": True, "micro_batch": 2}, "isolate_documents needs micro_batch 1"),
         ({"eval_steps": -1}, "eval_steps is -1; it must not be negative"),

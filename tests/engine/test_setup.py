@@ -37,6 +37,16 @@ def test_logits_equal_transformers(models, ids, kind):
 
 
 @pytest.mark.slow
+def test_parameter_names_are_known_without_building_the_model(models):
+    from prism_nemo.models.facts import read_config, shape
+    from prism_nemo.models.megatron_names import parameter_names
+
+    paths = [models[kind] for kind in FAMILIES]
+    for path, names in zip(paths, local.call_local(engine_ranks.parameter_names, paths), strict=True):
+        assert sorted(parameter_names(shape(read_config(Path(path))))) == sorted(names), path
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mistral", "nemotron_h"])
 def test_logits_of_two_tensor_parallel_ranks(models, ids, kind):
     expected = reference(models[kind], ids)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,26 @@ def test_frozen_parameters_stay_and_hold_no_optimizer_state(job, tmp_path):
     assert changed == {name for name in model if "self_attention" in name}
     state = {name for name in after if "exp_avg" in name}
     assert state and all("self_attention" in name for name in state)
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite_4_h"])
+@pytest.mark.parametrize("words", [("attention",), (r"layers\.1\..*norm", "embedding")])
+def test_the_optimizer_holds_what_is_trained_and_no_more(models, kind, words):
+    """Moments and gradient buffers have an element for every trained one; "attention" is Q, K, V and O alone."""
+    from prism_nemo.models.facts import read_config, shape
+    from prism_nemo.models.megatron_names import parameter_names
+    from prism_nemo.stages.training import trainable_patterns
+
+    patterns = trainable_patterns(words)
+    left, trained, moments, gradients = local.call_local(engine_ranks.optimized, models[kind], patterns)
+    every = parameter_names(shape(read_config(Path(models[kind]))))
+    assert set(left) == {name for name in every if any(re.search(pattern, name) for pattern in patterns)}
+    assert 0 < trained == moments == gradients
+    if words == ("attention",):
+        assert {name.split(".", 3)[3] for name in left} == {
+            "self_attention.linear_qkv.weight",
+            "self_attention.linear_proj.weight",
+        }
 
 
 def test_trainable_that_matches_nothing_is_refused(job):

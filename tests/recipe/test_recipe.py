@@ -116,12 +116,32 @@ def test_the_rehearsal_keeps_what_makes_the_recipe(name: str) -> None:
         (["midtrain.warmup_steps=999999"], "warmup_steps"),
         (["rl.max_new_tokens=256"], "rl.max_new_tokens"),
         (["midtrain.document_attention=true"], "set midtrain.micro_batch=1 and midtrain.context=1"),
+        (["midtrain.document_attention=true", "parallel.pipeline=3", "midtrain.micro_batch=1"], "at most 2 pipeline"),
         (["long_context.trainable=("], "long_context.trainable: '\\(' is no regular expression"),
+        (["long_context.trainable=atention"], r"'atention' is found in no parameter, such as \S+; use all, attention"),
+        (
+            ["long_context.seq_length=1022", "parallel.context=2"],
+            r"1022 is not .* 2 x parallel.context = 4; use 1020 or 1024",
+        ),
+        (["long_context.overlap=1023"], "long_context.overlap=1023 must lie between 0 and seq_length - 2 = 1022"),
+        (["long_context.rope_base=0"], "long_context.rope_base=0.* must be above 1"),
+        (["long_context.rope_scaling=yarn", "long_context.rope_factor=1"], "long_context.rope_factor=1.* above 1"),
     ],
 )
 def test_impossible_recipes_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check(override(load_recipe("tiny_dense"), overrides))
+
+
+def test_a_model_without_rotary_positions_refuses_others_before_it_is_trained() -> None:
+    with pytest.raises(InputError, match=r"long_context\.rope_base, rope_scaling: this model has no rotary positions"):
+        check(override(load_recipe("nemotron_h_8b"), ["long_context.rope_base=1e6"]))
+
+
+def test_a_trainings_own_context_parallel_is_named() -> None:
+    changes = ["long_context.seq_length=131074", "long_context.tokens=2B"]
+    with pytest.raises(InputError, match=r"not divided by 2 x long_context\.context = 16; use 131072 or 131088"):
+        check(override(load_recipe("llama_3_1_8b"), changes))
 
 
 def test_broken_recipe_files_say_what_is_wrong(tmp_path: Path) -> None:
