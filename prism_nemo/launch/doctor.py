@@ -104,22 +104,28 @@ def _programs() -> Iterator[Finding]:
         path = shutil.which(program)
         yield Finding(what=program, found=path or f"not found; {stage} needs it", state="good" if path else "missing")
     if shutil.which("sbatch"):
-        yield Finding(what="SLURM", found=_said("sbatch", "--version"), state="good")
-        yield _containers()
+        yield from _slurm()
 
 
-def _containers() -> Finding:
-    """Pyxis is a plugin of srun and shows in its options."""
-    if "--container-image" in _said("srun", "--help"):
-        return Finding(what="pyxis", found="srun has its options: profiles with a container_image work", state="good")
-    return Finding(what="pyxis", found="not there: only profiles without a container_image work", state="note")
+def _slurm() -> Iterator[Finding]:
+    """Its version, and whether srun has the options of pyxis, its plugin for containers."""
+    works, version = _said("sbatch", "--version")
+    yield Finding(what="SLURM", found=version, state="good" if works else "missing")
+    if works and "--container-image" in _said("srun", "--help")[1]:
+        yield Finding(what="pyxis", found="srun has its options: profiles with a container_image work", state="good")
+    elif works:
+        yield Finding(what="pyxis", found="not there: only profiles without a container_image work", state="note")
 
 
-def _said(*command: str) -> str:
+def _said(*command: str) -> tuple[bool, str]:
+    """(whether it ended well, what it said: of a failure the last line)."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        return str(error)
+        return False, str(error)
+    if done.returncode:
+        return False, (done.stderr.strip().splitlines() or ["it fails and does not say why"])[-1]
+    return True, done.stdout.strip()
 
 
 def _sandbox() -> Iterator[Finding]:

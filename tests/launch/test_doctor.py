@@ -40,3 +40,12 @@ def test_whether_srun_starts_containers_is_said(
     findings = {finding.what: finding for finding in examine()}
     assert (findings["SLURM"].found, findings["pyxis"].state) == ("slurm 22.05.8", state)
     assert found in findings["pyxis"].found
+
+
+def test_a_slurm_without_a_cluster_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'error: no configuration' >&2; exit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    findings = {finding.what: finding for finding in examine()}
+    assert (findings["SLURM"].found, findings["SLURM"].state) == ("error: no configuration", "missing")
+    assert "pyxis" not in findings
