@@ -25,9 +25,7 @@ ENDED = {
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "CONFIGURING", "SPECIAL_EXIT"}
 ARRAY_ORDER = ("failed", "cancelled", "running", "pending", "done")
 """What the state of an array is, if any of its jobs is in it."""
-TELLING = re.compile(
-    r"error:|Error|Exception|Traceback|CANCELLED|TIME LIMIT|PREEMPTION|oom|out of memory|Killed|warning:"
-)
+TELLING = re.compile(r"error:|Error|Exception|CANCELLED|TIME LIMIT|PREEMPTION|oom|out of memory|Killed|warning:")
 """Lines of a log that say why a job ended."""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """Terminal control sequences."""

@@ -143,7 +143,8 @@ def requeue_lines(run: Path, name: str, profile: Profile) -> str:
 
     It does after a requeue, a preemption and the failure of a node, and must not after `scancel`: in all of these the
     job is completing by now. After the hard time limit it is too, but nobody else asks. SIGTERM, which comes with all
-    of them, would end the shell at once; ignored by a handler, it waits for the tasks to save.
+    of them, would end the shell at once; ignored by a handler, it waits for the tasks to save. The script itself is in
+    the log (nemo-run's `set -v`), so no line of it may look like an error's.
     """
     return f"""prism_next_slice() {{
   code=$?
@@ -154,7 +155,7 @@ def requeue_lines(run: Path, name: str, profile: Profile) -> str:
       case "$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format='%T %r')" in
         RUNNING*|*TimeLimit)
           if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.max_slices - 1} ]; then scontrol requeue "$SLURM_JOB_ID"
-          else echo "error: not done after {profile.max_slices} slices (max_slices); the same command goes on"; fi;;
+          else printf 'error%s\\n' ": not done in {profile.max_slices} slices (max_slices); submit again to go on"; fi;;
       esac
       exit 75;;
   esac

@@ -112,9 +112,8 @@ def _with_queue(run: Path, line: StageLine, job: JobState | None) -> StageLine:
         note = f"slice {job.restarts + 1}, {job.time_left} left of it" if job.time_left else job.reason
         return replace(line, state="running", message="; ".join(part for part in (line.message, note) if part))
     lines = last_lines(run, job.stage, 2) or [line.message]
-    return replace(
-        line, state=job.state, seconds_left=0.0, message=f"job {job.job_id} {job.reason}: {' | '.join(lines)}"
-    )
+    message = f"job {job.job_id} {job.reason}: {' | '.join(lines)}".rstrip(": ")
+    return replace(line, state=job.state, seconds_left=0.0, message=message)
 
 
 def _alive(record: Record) -> bool:

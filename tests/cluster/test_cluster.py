@@ -165,6 +165,21 @@ def test_a_cancelled_job_does_not_come_back(
     assert (run / ".slurm" / "midtrain.verdict").read_text().endswith(" stopped")
 
 
+def test_slices_have_an_end_that_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    """Of a stage that is stopped in every slice."""
+    run = tmp_path / "run"
+    (run / ".slurm" / "logs").mkdir(parents=True)
+    (tmp_path / "code-1" / "code").mkdir(parents=True)
+    stop = f'echo "$SLURM_JOB_ID ${{SLURM_RESTART_COUNT:-0}} stopped" > {run}/.slurm/x.verdict; exit 75'
+    job = Job(stage="x", ranks=1, arguments=(), command=("bash", "-c", stop), gpu=False)
+    profile, script = load_profile(profile_file(tmp_path, "max_slices = 2\n")), tmp_path / "x.sbatch"
+    script.write_text(render(job, profile, Parallel(nodes=1), run=run, code=tmp_path / "code-1", recipe="r"))
+    job_id = cluster.ask("sbatch", "--parsable", str(script)).strip()
+    assert cluster.wait_for(job_id, "FAILED", "COMPLETED", "CANCELLED", seconds=90) == ("FAILED", 1)
+    log = (run / ".slurm" / "logs" / f"sbatch_r.x_{job_id}.out").read_text().splitlines()
+    assert log.count("error: not done in 2 slices (max_slices); submit again to go on") == 1
+
+
 def test_an_array_of_jobs_makes_the_same_token_files(
     cluster: Cluster, recipe: Path, run: Path, prepared: Path, prism: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from prism_nemo.errors import InputError
 from prism_nemo.launch.profile import PROFILES, load_profile
+from prism_nemo.launch.queue import TELLING
 from prism_nemo.launch.script import Job, render
 from prism_nemo.recipe import Parallel, load_recipe, override
 
@@ -30,6 +31,12 @@ def rendered(profile: str, stage: str) -> str:
 @pytest.mark.parametrize(("profile", "stage"), CASES)
 def test_golden_script(profile: str, stage: str) -> None:
     assert rendered(profile, stage) == (GOLDEN / f"{profile}-{stage}.sbatch").read_text()
+
+
+@pytest.mark.parametrize(("profile", "stage"), CASES)
+def test_a_script_in_a_log_does_not_look_like_a_failure(profile: str, stage: str) -> None:
+    lines = (GOLDEN / f"{profile}-{stage}.sbatch").read_text().splitlines()
+    assert [line for line in lines if TELLING.search(line)] == []
 
 
 def test_ranks_must_be_nodes_times_devices() -> None:

@@ -54,6 +54,7 @@ def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.Monkey
     assert lines["midtrain"].message == "loss 2; slice 3, 9:30 left of it"
     assert lines["long_blend"].message == "1 of 3 jobs done"
     assert lines["rl_base"].message == "job 15 FAILED: error: no such prompts"
+    assert lines["report"].message == "job 16 CANCELLED"
 
 
 def test_a_run_of_nemo_rl_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
