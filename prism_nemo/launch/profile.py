@@ -13,6 +13,8 @@ from prism_nemo.errors import InputError
 PROFILES = Path(__file__).parents[2] / "slurm" / "profiles"
 SIGNAL_MARGIN = 60
 """Seconds that SLURM may send its signal late or early (it looks every 30)."""
+SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
+"""Names whose values are nobody else's business."""
 UNSAFE = re.compile(r"[\s$`\"'\\;&|<>()*?\[\]{}!#~]")
 """nemo-run puts these values unquoted into the job script (NVIDIA-NeMo/Run pull request 556): they are refused."""
 
@@ -171,9 +173,14 @@ def _check(profile: Profile, path: str) -> None:
         for value in values:
             if UNSAFE.search(value):
                 raise InputError(f"{path}: {key} has {value!r}; blanks and shell characters cannot be passed on")
-    for name in profile.secrets:
-        if name in profile.environment:
-            raise InputError(f"{path}: {name} is a secret; remove its value from `environment`, it would be printed")
+    for name in profile.environment:
+        if name in profile.secrets or SECRET.search(name):
+            raise InputError(
+                f"{path}: {name} in `environment` would be written into scripts and logs; set it in your shell and name"
+                " it under `secrets`"
+            )
+        if name != name.upper():
+            raise InputError(f'{path}: nemo-run would pass {name} in capitals; use setup = ["export {name}=..."]')
 
 
 def seconds(time: str) -> int:
