@@ -1,7 +1,9 @@
 """`prism run`: the chain of a recipe, here or on SLURM."""
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -52,6 +54,7 @@ def run(
     if dry_run:
         _show_plan(stages, folder)
         return
+    _check_machine(resolved, stages)
     write_order(folder.resolve(), names)
     (folder / "recipe.yaml").write_text(resolved.to_yaml())
     _run_here(stages, folder.resolve(), force)
@@ -81,6 +84,22 @@ def _show_plan(stages: list, folder: Path) -> None:
     for stage, situation, _ in states(stages, folder.resolve()):
         ranks = f" ({stage.ranks} ranks)" if stage.ranks > 1 else ""
         typer.echo(f"  {stage.name:{width}s} {situation:11s} {stage.does}{ranks}")
+
+
+def _check_machine(recipe: Any, stages: list) -> None:
+    """A recipe for many GPUs does not begin on a machine that has none. Raises InputError."""
+    from prism_nemo.errors import InputError
+
+    crowded = [stage.name for stage in stages if stage.gpu and stage.ranks > 1]
+    if not crowded or recipe.parallel.devices_per_node is None or "SLURM_JOB_ID" in os.environ:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"{recipe.name} trains on {recipe.parallel.world} GPUs (stage {crowded[0]}), here is none: --run PROFILE "
+            "submits it to SLURM, a recipe that returns laptop(...) of it rehearses it here"
+        )
 
 
 def _run_here(stages: list, folder: Path, force: bool) -> None:

@@ -129,7 +129,7 @@ def _sources(stage: str, report: Mapping[str, Any]) -> Table:
         ]
         for k, source in enumerate(sources)
     ]
-    none = f" No row was {', '.join(never)}." if never else ""
+    none = f" No row was {' or '.join(', '.join(never).rsplit(', ', 1))}." if never else ""
     return Table(
         title=f"Documents of {_stage_title(stage)}: what became of every row",
         columns=["source", "domain", "rows", *happened, "their tokens", "tokens drawn", "epochs"],

@@ -60,8 +60,6 @@ class Figure:
     panels: Sequence[Panel]
     reading: str
     legend: Sequence[Key] = ()
-    wide: bool = False
-    """One drawing that needs more width than a phone has; it scrolls there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import yaml
 from prism_nemo.errors import InputError
 from prism_nemo.report import words
 from prism_nemo.report.blocks import Table
+from prism_nemo.report.long_context import by_length
 from prism_nemo.report.outcome import four_arms, leaderboards, protocol_line
 from prism_nemo.report.page import environment
 from prism_nemo.report.run import Run, label
@@ -37,6 +38,7 @@ def model_card(run: Run, stage: str) -> str:
         protocol=protocol_line(run),
         general=bool((run.scores or {}).get("retention")),
         leaderboard=leaderboards(run).get(stage),
+        lengths=_lengths(run, stage),
         lineage=_lineage(run, stage),
         limits=_limits(run, stage),
         steps=_steps(run, stage),
@@ -47,7 +49,10 @@ def _head(run: Run, stage: str) -> dict[str, Any]:
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if not run.rehearsal:
         head["base_model"] = run.recipe["model"]["base"]
-    return head | {"tags": ["mid-training", *(["grpo"] if stage.startswith("rl") else [])]}
+    kind = (
+        "grpo" if stage.startswith("rl") else "merge" if stage == "merge" else "long-context" if "long" in stage else ""
+    )
+    return head | {"tags": [*(["mid-training"] if stage != "rl_base" else []), *([kind] if kind else [])]}
 
 
 def _sources(run: Run) -> Table | None:
@@ -76,7 +81,26 @@ def _steps(run: Run, stage: str) -> list[str]:
     mid += f"{training['seq_length']:,}, peak learning rate {training['learning_rate']:g}"
     grpo = f"GRPO with verifiable rewards, {rl['steps']} steps of {rl['prompts_per_step']} prompts x "
     grpo += f"{rl['samples_per_prompt']} rollouts on {', '.join(rl['domains'])}, learning rate {rl['learning_rate']:g}"
-    return {"mt": [mid], "rl": [mid, grpo], "rl_base": [grpo]}.get(stage, [mid, f"the stage {stage}"])
+    known = {"mt": [mid], "rl": [mid, grpo], "rl_base": [grpo]}
+    return known[stage] if stage in known else [mid, *_restoration(run, stage)]
+
+
+def _restoration(run: Run, stage: str) -> list[str]:
+    """The merge, and the training on long documents after it."""
+    weight, training = run.recipe["merge"]["weight"], run.recipe["long_context"]
+    merge = f"linear merge: {weight:g} of it and {1 - weight:g} of the base"
+    if stage == "merge":
+        return [merge]
+    trained = ["attention"] if "attention" in stage else list(training["trainable"])
+    what = "all parameters" if trained in ([], ["all"]) else f"{', '.join(trained)} only"
+    long = f"training on {words.count(training['tokens'])} tokens of {training['mixture']}, sequences of "
+    return [merge, f"{long}{training['seq_length']:,}, peak learning rate {training['learning_rate']:g}, {what}"]
+
+
+def _lengths(run: Run, stage: str) -> Table | None:
+    """Long context by length, where this checkpoint or the one it came from is among the points."""
+    points = (run.analyses.get("long_context") or {}).get("points", {})
+    return by_length(run) if stage.removesuffix("_hf") in points else None
 
 
 def _lineage(run: Run, stage: str) -> Sequence[tuple[str, str, str]]:
@@ -91,7 +115,7 @@ def _limits(run: Run, stage: str) -> list[str]:
     if run.rehearsal:
         limits.append("A rehearsal at pico size: it shows that the recipe runs, and is of no other use.")
     if stage not in run.arms:
-        limits.append("This checkpoint was not scored.")
+        limits.append("No benchmark was run on this checkpoint.")
     if not (run.scores or {}).get("retention") and stage not in leaderboards(run):
         limits.append("What it forgot of the base was not measured.")
     limits.append(

@@ -164,7 +164,7 @@ def _weights(report: Mapping[str, Any] | None) -> list[Claim]:
         "RL changes fewer weights than mid-training, at every threshold",
         "95.0 % against 3.5 % unchanged at 1 % (Table 22)",
     )
-    shorter = ("RL moves the weights much less far", "relative L2 370 to 580 times smaller (section 10.1)")
+    shorter = ("RL moves the weights less far", "relative L2 370 to 580 times smaller (section 10.1)")
     first, second = weight_changes(report)
     if first is None or second is None:
         return [_absent(*entry) for entry in (nearly_all, fewer, shorter)]

@@ -34,13 +34,19 @@ def _run(run: Run) -> dict[str, Any]:
         "scores": run.scores,
         "claims": [dataclasses.asdict(claim) for claim in claims(run)],
         "data": run.blends,
-        "training": {stage: rows[-1] for stage, rows in run.curves.items()},
+        "training": {stage: _last(rows) for stage, rows in run.curves.items()},
         "weights": _weights(run),
         **{name: run.analyses.get(name) for name in ANALYSES},
         "proofs": run.proofs,
         "stages": [_stage(run, name) for name in run.order],
         "seconds": round(run.seconds, 2),
     }
+
+
+def _last(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last logged step, and beside it the last loss of each held-out split, such as `valid_loss`."""
+    steps = [row for row in rows if "split" not in row]
+    return {**(steps[-1] if steps else {}), **{f"{row['split']}_loss": row["loss"] for row in rows if "split" in row}}
 
 
 def _weights(run: Run) -> dict[str, Any] | None:

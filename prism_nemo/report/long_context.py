@@ -101,8 +101,8 @@ def _positions(points: Mapping[str, Any], stretches: Sequence[str]) -> Table:
         columns=["model", *stretches],
         rows=rows,
         note=f"Nats per token on {some['documents']} held-out documents, each read from its start; 95 % intervals over "
-        "documents. The documents are the same for all, so a difference is surer than the brackets look: the claims "
-        "beside the paper pair it document by document where the run kept them.",
+        "documents. The documents are the same for all, so a difference is surer than the brackets look: the report's "
+        "claims pair it document by document where the run kept them.",
     )
 
 

@@ -29,7 +29,8 @@ def make_report(runs: Sequence[Path], out: Path) -> Path:
         raise InputError("no run given; name the folder of at least one: prism report runs/tiny_dense")
     _check_out(out)
     read = [read_run(Path(folder)) for folder in runs]
-    page = Page(title=" and ".join(names(read)), runs=read, parts=sections_of(read))
+    *before, last = names(read)
+    page = Page(title=" and ".join([*filter(None, [", ".join(before)]), last]), runs=read, parts=sections_of(read))
     request = Request(kind="report", parameters={"runs": names(read)}, inputs=_inputs(read))
     with publish(out, request) as draft:
         (draft.path / "report.html").write_text(html(page), encoding="utf-8")

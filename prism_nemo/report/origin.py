@@ -150,7 +150,7 @@ def _timed(run: Run) -> dict[str, float]:
 
 
 def _cost_table(run: Run) -> Table:
-    trained = sum(rows[-1].get("tokens", 0) for rows in run.curves.values() if rows)
+    trained = sum(max(row.get("tokens", 0) for row in rows) for rows in run.curves.values())
     versions = sorted({manifest.program_version for manifest in run.manifests.values()})
     commits = sorted({manifest.git_commit for manifest in run.manifests.values() if manifest.git_commit})
     hosts = sorted({record["host"] for record in run.records.values() if record.get("host")})

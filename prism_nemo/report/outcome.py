@@ -313,9 +313,9 @@ def _losses(run: Run, prefix: str) -> list[Block]:
         rows.append(
             [
                 label(arm),
+                _loss_cell(change) if arm != "base" else Cell(text="–", mark="absent"),
                 f"{entry['loss']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]",
                 words.count(entry.get("tokens")),
-                _loss_cell(change) if arm != "base" else Cell(text="–", mark="absent"),
             ]
         )
     unit = next(iter(losses.values())).get("unit", "nats per token")
@@ -342,7 +342,7 @@ def _losses(run: Run, prefix: str) -> list[Block]:
         ),
         Table(
             title=f"Retention, {unit}",
-            columns=["arm", "loss", "tokens", "against the base"],
+            columns=["arm", "against the base", "loss", "tokens"],
             rows=rows,
             note="A loss is called real when the whole 95 % interval of the change is above zero; ° not paired.",
         ),
@@ -355,7 +355,7 @@ def _loss_cell(found: Difference | None) -> Cell:
     said = {"up": "▲ real loss", "down": "▼ better", "unclear": "~ cannot tell"}[found.direction]
     mark: Mark = {"up": "loss", "down": "gain", "unclear": "unclear"}[found.direction]  # type: ignore[assignment]
     change = f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]".replace("-", "−")
-    return Cell(text=f"{change} {said}" + ("" if found.paired else " °"), mark=mark)
+    return Cell(text=f"{said} {change}" + ("" if found.paired else " °"), mark=mark)
 
 
 def _paper(run: Run) -> list[Block]:

@@ -80,6 +80,8 @@ def _render(template: str, page: Page, *, escape: bool) -> str:
 def environment(*, escape: bool) -> Any:
     """jinja2 over this room's templates; `escape` for HTML. An undefined name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from markupsafe import escape as escape_html
 
     made = Environment(
         loader=PackageLoader("prism_nemo.report"),
@@ -90,5 +92,6 @@ def environment(*, escape: bool) -> Any:
         keep_trailing_newline=True,
     )
     made.tests["block"] = lambda block, kind: type(block).__name__ == kind
+    made.filters["breakable"] = lambda text: escape_html(text).replace("_", Markup("_<wbr>"))
     made.filters["pipe"] = lambda text: str(text).replace("|", r"\|").replace("\n", " ")
     return made

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prism_nemo.report import words
-from prism_nemo.report.blocks import Block, Missing, Table
+from prism_nemo.report.blocks import Block, Cell, Missing, Table
 from prism_nemo.report.run import Run, label
 
 STAGES = {
@@ -65,15 +65,16 @@ def beside_paper(run: Run) -> list[Block]:
     return [
         Table(
             title="Ours beside the paper's, percent",
-            columns=["arm", "benchmark", "ours", "paper"],
+            columns=["arm", "benchmark", "ours", "paper", "the paper's is"],
             rows=rows,
             text_columns=2,
-            note="Paper: Table 6 (base, MT) and Table 11 (MT + RL, MCS prompts, the paper's best step).",
+            note="Paper: Table 6 (base, MT) and Table 11 (MT + RL, MCS prompts, the paper's best step). Within: inside "
+            "our 95 % interval over questions; another training run would differ by more than that interval says.",
         )
     ]
 
 
-def _rows(run: Run, arm: str) -> list[list[str]]:
+def _rows(run: Run, arm: str) -> list[list[str | Cell]]:
     theirs = paper_scores(run.recipe["model"]["family"], arm, run.recipe["data"]["mixture"])
     scores = (run.scores or {})["arms"][arm]
     averages = {name: scores[name] for name in ("avg3", "avg6") if name in scores}
@@ -84,7 +85,15 @@ def _rows(run: Run, arm: str) -> list[list[str]]:
             benchmark,
             f"{words.percent(entry['avg'], 2)} {words.interval(entry['low'], entry['high'])}",
             f"{theirs[benchmark]:.2f}",
+            _place(theirs[benchmark], 100 * entry["low"], 100 * entry["high"]),
         ]
         for benchmark, entry in ours.items()
         if benchmark in theirs
     ]
+
+
+def _place(theirs: float, low: float, high: float) -> Cell:
+    """Where the paper's figure lies beside our interval, all in percent."""
+    if low <= theirs <= high:
+        return Cell(text="within", mark="gain")
+    return Cell(text="▲ above" if theirs > high else "▼ below", mark="unclear")

@@ -8,7 +8,7 @@ from prism_nemo.report.blocks import Block, Figure, Key, Missing, Panel, Section
 from prism_nemo.report.figures import Line, curves, smoothing
 from prism_nemo.report.run import Run
 
-TRAININGS = {"pretrain": "one", "midtrain": "two", "long_context": "five", "long_context_attention": "four"}
+TRAININGS = {"pretrain": "three", "midtrain": "mt", "long_context": "five", "long_context_attention": "four"}
 RL = {"rl_base": "rl_base", "rl": "rl"}
 TITLES = {
     "pretrain": "training of the base",
@@ -192,8 +192,8 @@ def _rl_table(run: Run, wanted: Sequence[str]) -> Table:
             [
                 TITLES[name],
                 words.count(lines[-1]["step"]),
-                f"{_mean(lines[:tenth], 'reward'):.3f}",
-                f"{_mean(lines[-tenth:], 'reward'):.3f}",
+                _three(_mean(lines[:tenth], "reward")),
+                _three(_mean(lines[-tenth:], "reward")),
                 words.percent(_mean(lines[-tenth:], "think_format")),
                 words.percent(sum(equal) / len(equal)) if equal else "–",
             ]
@@ -213,6 +213,10 @@ def _rl_table(run: Run, wanted: Sequence[str]) -> Table:
     )
 
 
-def _mean(rows: Rows, key: str) -> float:
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _mean(rows: Rows, key: str) -> float | None:
     found = [row[key] for row in rows if row.get(key) is not None]
-    return sum(found) / len(found) if found else float("nan")
+    return sum(found) / len(found) if found else None

@@ -66,23 +66,19 @@ def random_stage(recipe: Recipe, tokenizer: Path) -> Stage:
 
 
 def download_stage(recipe: Recipe) -> Stage:
-    """The base model's files, from the Hugging Face hub or a local directory."""
+    """The base model's files, from a local directory or the Hugging Face hub (by way of its cache, which resumes)."""
 
     def run(out: Path, progress: Progress) -> None:
         import shutil
 
-        from huggingface_hub import snapshot_download
-
         from prism_nemo.artifacts import Request, publish
+        from prism_nemo.checkpoints.hf_folder import open_hf
+        from prism_nemo.checkpoints.hub import model_folder
 
-        local = Path(recipe.model.base)
+        folder = model_folder(recipe.model.base)
+        open_hf(folder)  # whole: the hub's client also hands out what it has of a model when it has no network
         with publish(out, Request(kind="hf_checkpoint", parameters={"base": recipe.model.base})) as draft:
-            if local.is_dir():
-                shutil.copytree(local, draft.path, dirs_exist_ok=True)
-            else:
-                snapshot_download(
-                    recipe.model.base, local_dir=draft.path, ignore_patterns=["*.bin", "*.pth", "original/*"]
-                )
+            shutil.copytree(folder, draft.path, dirs_exist_ok=True)
 
     source = recipe.model.base
     return Stage(name="base", does=f"the weights of {source}", parameters={"base": source}, run=run, gpu=False)

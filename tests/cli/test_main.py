@@ -1,5 +1,6 @@
 """The command line's contract: help is quick and fits a screen, errors are one line, exit codes mean what they say."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["run", "tiny_dense", "data.mixture=math_cod"], "math_code"),
         (["run", "tiny_dense", "data.sources.maths=x.jsonl"], "did you mean 'math'"),
         (["run", "tiny_dense", "--from", "export"], "no stage 'export'"),
+        (["run", "tiny_dense", "precision=fp8_current"], "precision fp8_current needs a GPU"),
         (["artifact", "show", "nowhere"], "not a finished artifact"),
         (["status", "nowhere"], "holds no run"),
     ],
@@ -55,6 +57,15 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(arguments: list[str], words: s
     assert len(result.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a machine with GPUs")
+def test_a_recipe_for_gpus_does_not_begin_without_any(tmp_path: Path) -> None:
+    result = prism("run", "llama_3_1_8b", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "128 GPUs" in result.stderr
+    assert "--run PROFILE" in result.stderr
+    assert list((tmp_path / "runs").glob("*/*")) == [] if (tmp_path / "runs").exists() else True
 
 
 def test_a_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path) -> None:

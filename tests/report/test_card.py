@@ -40,7 +40,7 @@ def test_head_is_yaml_that_the_hub_reads(run: Run) -> None:
 def test_what_was_not_measured_is_said(run: Run) -> None:
     card = model_card(dataclasses.replace(run, scores=None, blends={}), "mt")
     assert "Not measured." in card
-    assert "This checkpoint was not scored." in card
+    assert "No benchmark was run on this checkpoint." in card
     assert "Not recorded: the run has no report of its blend." in card
 
 
@@ -67,3 +67,20 @@ def test_a_card_that_somebody_wrote_is_left_alone(maker: Callable[..., Path], tm
 def test_an_unfinished_stage_gets_none(run: Run) -> None:
     with pytest.raises(InputError, match="is not finished"):
         model_card(run, "long_context_other")
+
+
+def test_a_restored_checkpoint_has_its_steps_and_its_table_by_length(run: Run) -> None:
+    points = run.analyses["long_context"]["points"]
+    for stage, said in {
+        "merge": "2. linear merge: 0.85 of it and 0.15 of the base\n\n",
+        "long_context_hf": "sequences of 1,024, peak learning rate 0.003, all parameters",
+        "long_context_attention_hf": "attention only",
+    }.items():
+        card = model_card(run, stage)
+        assert said in card
+        last = points[stage.removesuffix("_hf")]["positions"][-1]["loss"]
+        assert f"{last['value']:.3f} [{last['low']:.3f}, {last['high']:.3f}]" in card
+        assert "No benchmark was run on this checkpoint." in card
+    assert "### Loss by tokens" not in model_card(run, "rl")
+    without = dataclasses.replace(run, analyses={**run.analyses, "long_context": {"points": {}}})
+    assert "### Loss by tokens" not in model_card(without, "merge")

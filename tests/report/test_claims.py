@@ -13,11 +13,11 @@ from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.report.blocks import Table
 from prism_nemo.report.card import model_card
 from prism_nemo.report.claims import Claim, claims
-from prism_nemo.report.differences import context_difference, score_difference
+from prism_nemo.report.differences import context_difference, score_difference, score_of
 from prism_nemo.report.long_context import long_context
 from prism_nemo.report.outcome import four_arms, outcome, protocol_line
 from prism_nemo.report.paper import beside_paper, paper_ruler, paper_scores
-from prism_nemo.report.run import Run, read_run
+from prism_nemo.report.run import Run, label, read_run
 from prism_nemo.stages.scores import panels
 
 
@@ -227,6 +227,14 @@ def test_a_real_run_stands_beside_the_paper(full_size: Run) -> None:
     assert rows["MT", "math500"] == "81.11"
     assert rows["MT", "gpqa_diamond"] == "29.12"
     assert ("base + RL", "math500") not in rows
+    for arm in ("base", "mt", "rl"):
+        for row in (row for row in table.cells if row[0].text == label(arm)):
+            ours = score_of((full_size.scores or {})["arms"][arm], row[1].text)
+            assert ours is not None
+            inside = 100 * ours["low"] <= float(row[3].text) <= 100 * ours["high"]
+            higher = float(row[3].text) > 100 * ours["avg"]
+            assert row[4].text == ("within" if inside else "▲ above" if higher else "▼ below")
+    assert {row[4].text for row in table.cells} == {"within", "▲ above", "▼ below"}
 
 
 def test_the_claims_of_a_real_run_are_measured(full_size: Run) -> None:

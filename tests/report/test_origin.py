@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prism_nemo.recipe import load_recipe
+from prism_nemo.report.facts import facts
 from prism_nemo.report.insides import insides
 from prism_nemo.report.origin import origin
 from prism_nemo.report.run import read_run
@@ -30,6 +31,19 @@ def test_gpu_hours_are_those_of_gpu_stages_with_their_ranks_and_earlier_slices(m
     cost = dict(rows_of(origin(read_run(folder), ""), "Cost and versions"))
     assert cost["GPU-hours"].startswith("33.0: ")  # 2 h x 16 + 1 h x 1
     assert "without NeMo-RL's own jobs" in cost["GPU-hours"]
+
+
+def test_tokens_trained_on_are_those_of_the_last_step_of_every_training(run_folder: Path) -> None:
+    """Not of the last line, which is an evaluation's and has none."""
+    run = read_run(run_folder)
+    trainings = ("pretrain", "midtrain", "long_context", "long_context_attention")
+    assert all("split" in run.curves[name][-1] for name in trainings)
+    cost = dict(rows_of(origin(run, ""), "Cost and versions"))
+    assert cost["tokens trained on"] == f"{4 * 1000 * 4096:,}"
+    last = facts([run])["runs"][0]["training"]["midtrain"]
+    assert (last["step"], last["tokens"]) == (1000, 1000 * 4096)
+    assert last["valid_loss"] == run.curves["midtrain"][-1]["loss"]
+    assert "loss" in facts([run])["runs"][0]["training"]["rl"]
 
 
 def test_both_averages_of_the_weights_stand_beside_the_papers(maker: Callable, tmp_path: Path) -> None:

@@ -85,6 +85,28 @@ def test_nothing_is_wider_than_the_window_but_inside_its_own_scroll_box(look: Lo
     assert sizes[2]
 
 
+def test_names_break_at_their_parts_only(look: Look) -> None:
+    """On a phone `analysis_behaviour` may go on in the next line after `analysis_`, not after `analysis_behaviou`."""
+    broken = look.page.evaluate(
+        """() => {
+            const found = [];
+            for (const cell of document.querySelectorAll('tbody th')) {
+                const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+                for (let node; (node = walker.nextNode()); ) {
+                    for (const part of node.data.matchAll(/[^\\s-]+/g)) {
+                        const range = document.createRange();
+                        range.setStart(node, part.index);
+                        range.setEnd(node, part.index + part[0].length);
+                        if (range.getClientRects().length > 1) found.push(part[0]);
+                    }
+                }
+            }
+            return found;
+        }"""
+    )
+    assert broken == []
+
+
 def test_text_is_large_enough_to_read(look: Look) -> None:
     smallest = look.page.evaluate(
         """() => {
