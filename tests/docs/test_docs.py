@@ -18,6 +18,7 @@ from prism_nemo.cli.main import app
 from prism_nemo.data.mixture import load_mixture
 from prism_nemo.models.pico import make_pico
 from prism_nemo.recipe import load_recipe
+from prism_nemo.rl.pools import POOLS
 
 PRISM = Path(sys.executable).parent / "prism"
 SLOW = ("convert import", "convert export", "convert verify")
@@ -159,3 +160,10 @@ def test_the_analysis_script_runs_on_three_checkpoints(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "weights" / "report.json").is_file()
     assert (tmp_path / "out" / "cka" / "report.json").is_file()
     assert subprocess.run(script[:1], env=environment, capture_output=True).returncode == 2
+
+
+def test_the_pools_of_prompts_are_those_of_the_program() -> None:
+    page = (ROOT / "docs" / "rl.md").read_text()
+    for name, pool in POOLS.items():
+        assert f"`{name}`" in page
+        assert f"`{pool.source}`" in page

@@ -1,11 +1,13 @@
 """The README's figures and commands are those of the program."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from prism_nemo.cli.main import app
+from prism_nemo.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -30,3 +32,10 @@ def test_every_command_named_exists() -> None:
 def test_links_into_the_repository_are_not_dead() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_recipe_shown_is_the_shipped_one(tmp_path: Path) -> None:
+    block = README.split("A plain Python file with a function `recipe()`:\n\n")[1].split("\n\n`laptop(recipe)`")[0]
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(block))
+    assert load_recipe(str(path)) == load_recipe("llama_3_1_8b")
