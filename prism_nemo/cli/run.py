@@ -87,18 +87,20 @@ def _show_plan(stages: list, folder: Path) -> None:
 
 
 def _check_machine(recipe: Any, stages: list) -> None:
-    """A recipe for many GPUs does not begin on a machine that has none. Raises InputError."""
+    """A recipe for many GPUs does not begin on a machine that has fewer. Raises InputError."""
     from prism_nemo.errors import InputError
 
-    crowded = [stage.name for stage in stages if stage.gpu and stage.ranks > 1]
-    if not crowded or recipe.parallel.devices_per_node is None or "SLURM_JOB_ID" in os.environ:
+    crowded = max((stage for stage in stages if stage.gpu), key=lambda stage: stage.ranks, default=None)
+    inside_a_job = "SLURM_JOB_ID" in os.environ
+    if crowded is None or crowded.ranks == 1 or recipe.parallel.devices_per_node is None or inside_a_job:
         return
     import torch
 
-    if not torch.cuda.is_available():
+    if torch.cuda.device_count() < crowded.ranks:
         raise InputError(
-            f"{recipe.name} trains on {recipe.parallel.world} GPUs (stage {crowded[0]}), here is none: --run PROFILE "
-            "submits it to SLURM, a recipe that returns laptop(...) of it rehearses it here"
+            f"stage {crowded.name} of {recipe.name} needs {crowded.ranks} GPUs, this machine has "
+            f"{torch.cuda.device_count()}: --run PROFILE submits it to SLURM, parallel.nodes and .devices_per_node "
+            "change the layout, a recipe that returns laptop(...) of it rehearses it here"
         )
 
 
