@@ -5,7 +5,6 @@ import fcntl
 import os
 import select
 import selectors
-import shutil
 import signal
 import subprocess
 import time
@@ -39,7 +38,7 @@ def started(
             )
         else:
             box = modes.make_box(files)
-            stack.callback(shutil.rmtree, box, ignore_errors=True)
+            stack.callback(modes.remove_box, box)
             walls, passed, folder = modes.drop_rights(), (), str(box)
             libraries = str(interpreter.prefix() / "lib")
             environment = {**modes.ENVIRONMENT, "HOME": folder, "TMPDIR": folder, "LD_LIBRARY_PATH": libraries}

@@ -15,6 +15,7 @@ EQUAL, MASKED_EQUAL = 4, 7
 CLONE_THREAD = 0x00010000
 NEW_NAMESPACES = 0x7E020080
 """CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | NEWTIME."""
+THREAD_ALONE = CLONE_THREAD | NEW_NAMESPACES
 AF_UNIX = 1
 
 FILES = """
@@ -84,7 +85,7 @@ def program(*, processes: bool) -> bytes:
         if processes:
             _add(library, context, ALLOW, "clone", _Compare(0, MASKED_EQUAL, NEW_NAMESPACES, 0))
         else:
-            _add(library, context, ALLOW, "clone", _Compare(0, MASKED_EQUAL, CLONE_THREAD, CLONE_THREAD))
+            _add(library, context, ALLOW, "clone", _Compare(0, MASKED_EQUAL, THREAD_ALONE, CLONE_THREAD))
             _add(library, context, EAGAIN, "clone", _Compare(0, MASKED_EQUAL, CLONE_THREAD, 0))
         return _export(library, context)
     finally:

@@ -94,6 +94,11 @@ ATTACKS = [
         outcomes=("timeout",),
     ),
     Attack(
+        name="stopped",
+        code="import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+        outcomes=("timeout",),
+    ),
+    Attack(
         name="output closed, still there",
         code="import os, time\nos.close(1); os.close(2)\ntime.sleep(60)",
         outcomes=("timeout",),
@@ -124,6 +129,17 @@ ATTACKS = [
         name="full disk",
         code=TRY + "def fill():\n  for n in range(100):\n    with open(f'f{n}', 'wb') as f: f.write(bytes(1 << 20))\n"
         "attempt('disk', fill)",
+    ),
+    Attack(
+        name="a million empty files",
+        code="import os\nn = 0\nwhile True:\n  os.close(os.open(f'f{n}', os.O_CREAT | os.O_WRONLY))\n  n += 1",
+        outcomes=("timeout",),
+    ),
+    Attack(
+        name="folders thousands deep",
+        code="import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nopen('x', 'w').write('y')\n"
+        "os.chmod('.', 0)\nprint('survived')",
+        says="survived",
     ),
     Attack(
         name="sockets",
@@ -174,9 +190,24 @@ ATTACKS = [
         "  ('unshare', 272, 0x10000000), ('setns', 308, 0, 0), ('bpf', 321, 0, 0, 0), ('keyctl', 250, 0, 0),\n"
         "  ('io_uring', 425, 1, 0), ('perf', 298, 0, 0, 0, 0), ('userfaultfd', 323, 0), ('kexec', 246, 0, 0, 0, 0),\n"
         "  ('process_vm_readv', 310, 1, 0, 0, 0, 0, 0), ('open_by_handle', 304, 0, 0, 0), ('init_module', 175, 0, 0, 0),\n"
-        "  ('clone3', 435, 0, 0), ('clone into a user namespace', 56, 0x10000000 | 17, 0, 0, 0, 0), ('setuid', 105, 0),\n"
+        "  ('clone3', 435, 0, 0), ('clone into a user namespace', 56, 0x10000000 | 17, 0, 0, 0, 0),\n"
+        "  ('thread in a network namespace', 56, 0x40000000 | 0x10f00, 0, 0, 0, 0), ('setuid', 105, 0),\n"
         "  ('pidfd_open', 434, 1, 0), ('personality', 135, 0x0040000), ('swapon', 167, b'x', 0), ('reboot', 169, 0, 0, 0)]:\n"
         "  call(what, number, *rest)",
+    ),
+    Attack(
+        name="32-bit system calls",  # other numbers for the same doors; here getpid by `int 0x80`
+        code="import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(bytes.fromhex('b814000000cd80c3'))\n"
+        "print('survived', flush=True)\nctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\n"
+        "print('ESCAPED', flush=True)",
+        outcomes=("failed",),
+        says="survived",
+    ),
+    Attack(
+        name="x32 system calls",
+        code="print('survived', flush=True)\n" + CALL + "call('getpid', 0x40000000 | 39)",
+        outcomes=("ok", "failed"),  # killed, or refused by a kernel without them
+        says="survived",
     ),
     Attack(
         name="raising its own limits",

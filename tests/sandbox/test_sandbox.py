@@ -132,6 +132,19 @@ def test_the_weaker_mode_must_be_asked_for_by_name(monkeypatch, fresh_probe):
     assert sandbox.run("while True: pass", limits=Limits(cpu_seconds=1, wall_seconds=9)).outcome == "timeout"
 
 
+def test_the_weaker_mode_leaves_no_folder(monkeypatch, fresh_probe, tmp_path):
+    """Neither thousands of nested folders nor one that is closed to its owner; shutil.rmtree raises on the first."""
+    monkeypatch.setenv(modes.VARIABLE, "rlimits")
+    monkeypatch.setattr(modes.tempfile, "tempdir", str(tmp_path))
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    code = (
+        "import os\nopen('x', 'w')\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nos.chmod('.', 0)\nprint('made')"
+    )
+    assert sandbox.run(code).stdout == "made\n"
+    assert not list(tmp_path.glob("prism-box-*"))
+
+
 def test_an_unknown_mode_is_an_error(monkeypatch):
     monkeypatch.setenv(modes.VARIABLE, "none")
     with pytest.raises(InputError, match="known modes are bubblewrap, rlimits"):

@@ -30,6 +30,8 @@ CHEATS = {
     "sys.exit(0) at once": "import sys\nsys.exit(0)",
     "exit in the function": "import os\ndef add(a, b): os._exit(0)\nif False: pass",
     "SystemExit in the function": "def add(a, b): raise SystemExit(0)",
+    "StopIteration in the function": "def add(a, b): raise StopIteration",
+    "a group of exceptions in the function": "def add(a, b): raise ExceptionGroup('passed', [ValueError()])",
     "prints that it passed": "import os, sys\nprint('passed')\nsys.stderr.write('passed')\nfor fd in range(1, 64):\n  try: os.write(fd, b'passed')\n  except OSError: pass\nos._exit(0)",
     "always equal": "class E:\n  __eq__ = __le__ = __ge__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  __hash__ = None\n  def __repr__(s): return '7391'\n  __str__ = __repr__\ndef add(a, b): return E()\nprint(E())",
     "always equal number": "class E(int):\n  __eq__ = lambda s, o: True\n  __ne__ = lambda s, o: False\n  __hash__ = int.__hash__\ndef add(a, b): return E(0)",

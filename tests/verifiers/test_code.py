@@ -38,6 +38,12 @@ def test_no_cheat_passes_for_an_ordinary_user(tmp_path_factory):
         assert entry["outcome"] in (("correct",) if entry["name"] == "right" else ("wrong", "error")), entry
 
 
+def test_a_program_cannot_end_a_loop_of_the_test():
+    test = AssertTest(code="for got, n in zip(map(add, range(5), range(5)), range(5)):\n    assert got == 2 * n")
+    assert verify_code([test], RIGHT, limits=LIMITS).outcome == "correct"
+    assert verify_code([test], CHEATS["StopIteration in the function"], limits=LIMITS).outcome == "error"
+
+
 @pytest.mark.parametrize("kind", TESTS)
 def test_an_endless_program_is_a_timeout(kind):
     code = "import sys\ndef add(a, b):\n  while True: pass\nif sys.stdin.readline(): add(1, 1)"

@@ -45,9 +45,11 @@ class Link:
 
 
 def error_of(name, text):
-    """The built-in exception of that name, so that tests of errors work; never one that would end the judge."""
+    """The built-in exception of that name, so that tests of errors work; never one that would end the judge, or one of
+    its loops (`for got in map(f, ...)` ends at a StopIteration), or cannot be made of a text."""
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (AssertionError, UnicodeError)):
+    barred = (AssertionError, StopIteration, StopAsyncIteration, UnicodeError, BaseExceptionGroup)
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, barred):
         return kind(text)
     return RuntimeError(f"{name}: {text}")
 
