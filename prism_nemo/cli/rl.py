@@ -85,25 +85,29 @@ def run(
     model: Path = typer.Option(..., help="Hugging Face folder to start from."),
     prompts: Path = typer.Option(..., help="JSONL of problems."),
     out: Path = typer.Option(..., help="Folder to write."),
-    preset: str = typer.Option("paper", help="paper, dapo or nemotron_nano."),
-    recipe: str = typer.Option("", help="Take the values of this recipe's rl section instead of a preset."),
+    preset: str = typer.Option("", help="paper (as without one), dapo or nemotron_nano."),
+    recipe: str = typer.Option("", help="Start from this recipe's rl section; a preset named beside it wins."),
     engine: str = typer.Option("trl", help="trl: train here on the CPU. nemo_rl: write what a cluster needs."),
     cluster: list[str] = typer.Option([], help="nemo_rl: key=value, such as nodes=4 tensor=8 backend=megatron."),
+    rollouts_per_pass: int = typer.Option(0, help="trl: of a step's rollouts, those in one pass; 0: all of them."),
+    workers: int = typer.Option(2, help="trl: completions judged at a time."),
     force: bool = typer.Option(False, "--force"),
     values: list[str] = typer.Argument(None, help="key=value, such as steps=100 rewards.stop_penalty=0.5."),
 ) -> None:
     """GRPO.  Example: prism rl run --model runs/hf --prompts runs/mcs/problems.jsonl --out runs/rl steps=100"""
     from prism_nemo.errors import InputError
     from prism_nemo.recipe.presets import lacks
-    from prism_nemo.rl.settings import cluster_from, job_from
+    from prism_nemo.rl.job import RLJob
+    from prism_nemo.rl.settings import cluster_from, section_from
 
-    job = job_from(values or [], preset=preset, recipe=recipe, model=model, prompts=prompts, out=out)
-    for line in lacks(engine, kl=job.kl, reference_every=job.reference_every):
+    section = section_from(values or [], preset=preset, recipe=recipe, prompts=prompts)
+    job = RLJob(model=str(model), out=str(out), rl=section, rollouts_per_pass=rollouts_per_pass, verify_workers=workers)
+    for line in lacks(engine, kl=section.kl, reference_every=section.reference_every):
         typer.echo(f"note: {line}", err=True)
     if engine == "trl":
         from prism_nemo.rl.trl import train_grpo
 
-        train_grpo(job, force=force, report=lambda row: typer.echo(_line(row, job.steps)))
+        train_grpo(job, force=force, report=lambda row: typer.echo(_line(row, section.steps)))
         typer.echo(f"{out}: trained")
     elif engine == "nemo_rl":
         from prism_nemo.rl.nemo_rl.prepare import prepare

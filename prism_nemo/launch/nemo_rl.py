@@ -5,7 +5,7 @@ script and waits, as often as its steps need slices (`slurm/rl.sh`, no container
 last checkpoint into a Hugging Face folder, with proof (`prism rl export`, in the image of all other stages).
 """
 
-import json
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,20 +35,19 @@ def runs_in_nemo_rl(recipe: Recipe, name: str) -> bool:
 def rl_jobs(stage: RLStage, recipe: Recipe, profile: Profile, run: Path) -> list[Job]:
     """The jobs of one stage. Raises InputError when the recipe names no prompts, or the profile no NeMo-RL or image,
     and for a combination that NeMo-RL could not run."""
-    from prism_nemo.rl.settings import job_values
+    from prism_nemo.rl.settings import assignments
 
     _check_profile(stage, recipe, profile)
     work = run / f"{stage.name}.nemo_rl"
-    values = job_values(recipe.rl)
     policy, prompts = (stage.inputs[role].absolute() for role in ("policy", "prompts"))
     places = {"model": str(policy), "prompts": str(prompts), "out": str(work)}
     cluster = _cluster(recipe, profile.for_stage(stage.name, gpu=True), run, stage.name)
-    _check_run(recipe, {**values, **places}, cluster)
+    _check_run(recipe, places, cluster)
     prism = ("env", "-C", CODE, interpreter(profile), "-m", "prism_nemo.cli.main", "rl")
     prepare = [*prism, "run", "--engine", "nemo_rl"]
     prepare += [word for key, value in places.items() for word in (f"--{key}", value)]
     prepare += [word for entry in cluster for word in ("--cluster", entry)]
-    prepare += [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    prepare += assignments(recipe.rl)
     follow = ["bash", f"{CODE}/slurm/rl.sh", str(run), stage.name, profile.nemo_rl, str(recipe.rl.steps)]
     last = f"{work}/checkpoints/step_{recipe.rl.steps}"
     export = [*prism, "export", last, "--out", str(run / stage.name)]
@@ -73,13 +72,15 @@ def _check_profile(stage: RLStage, recipe: Recipe, profile: Profile) -> None:
         )
 
 
-def _check_run(recipe: Recipe, values: dict[str, Any], cluster: list[str]) -> None:
+def _check_run(recipe: Recipe, places: dict[str, str], cluster: list[str]) -> None:
     from prism_nemo.rl.job import RLJob
     from prism_nemo.rl.nemo_rl.cluster import Policy
     from prism_nemo.rl.nemo_rl.config import render
     from prism_nemo.rl.settings import cluster_from
 
-    render(RLJob.from_dict(values), Policy(shape=model_shape(recipe)), cluster_from(cluster))
+    section = dataclasses.replace(recipe.rl, prompts=places["prompts"])
+    job = RLJob(model=places["model"], out=places["out"], rl=section)
+    render(job, Policy(shape=model_shape(recipe)), cluster_from(cluster))
 
 
 def _cluster(recipe: Recipe, profile: Profile, run: Path, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from prism_nemo.models.megatron_names import parameter_names
 from prism_nemo.models.pico import pico_config
 from prism_nemo.recipe.parts import LongContext, Parallel, Training
 from prism_nemo.recipe.recipe import Recipe
+from prism_nemo.recipe.reinforcement import check_rl
 
 
 def check(recipe: Recipe) -> None:
@@ -31,8 +32,7 @@ def check(recipe: Recipe) -> None:
             _check_training(name, part, recipe)
     if recipe.long_context is not None:
         _check_long_context(recipe.long_context, model_shape(recipe))
-    if recipe.rl.max_new_tokens >= recipe.rl.max_tokens:
-        raise InputError(f"rl.max_new_tokens={recipe.rl.max_new_tokens} leaves no room for a prompt in rl.max_tokens")
+    check_rl(recipe.rl)
     if recipe.merge and not 0 <= recipe.merge.weight <= 1:
         raise InputError(f"merge.weight={recipe.merge.weight} must lie between 0 (base) and 1 (mid-trained)")
 

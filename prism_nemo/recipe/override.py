@@ -23,15 +23,26 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     `none` clears an optional field; lists are separated by commas; `rl.preset=dapo` sets all that the preset decides,
     so it comes before what departs from it. Raises InputError naming the key or the value.
     """
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"override '{assignment}' is not of the form key=value, such as midtrain.tokens=10.5B")
+    for key, text in map(_pair, assignments):
         if key == "rl.preset":
             recipe = dataclasses.replace(recipe, rl=with_preset(recipe.rl, text))
         else:
             recipe = _replace(recipe, key.split("."), text, key)
     return recipe
+
+
+def override_part[T](part: T, assignments: Iterable[str], name: str) -> T:
+    """One part of a recipe with every `key=value` applied in turn, as `override` does; `name`: its key, for errors."""
+    for key, text in map(_pair, assignments):
+        part = _replace(part, key.split("."), text, f"{name}.{key}")
+    return part
+
+
+def _pair(assignment: str) -> tuple[str, str]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise InputError(f"override '{assignment}' is not of the form key=value, such as midtrain.tokens=10.5B")
+    return key, text
 
 
 def unknown_key(key: str, name: str, known: Sequence[str]) -> InputError:

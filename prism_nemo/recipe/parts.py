@@ -172,12 +172,12 @@ class Merge:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Rewards:
-    """What a reward is made of; see `prism_nemo.rl.rewards.RewardRules`, which has the same fields."""
+    """What a reward is made of. The paper names the parts (Sec. 9.1, Table 21) and gives no value for any penalty."""
 
     correct: float = 1.0
     """For a correct answer."""
     format_gate: bool = True
-    """Score correctness only in the form `<think> ... </think> response` (paper)."""
+    """Score correctness only in the form `<think> ... </think> response`; else that part is 0 (paper)."""
     stop_penalty: float = 0.0
     """Subtracted when the completion does not end by itself (value not in the paper; off in open-instruct)."""
     repetition_penalty: float = 0.0
@@ -185,7 +185,7 @@ class Rewards:
     repetition_ngram: int = 8
     """Tokens of the n-grams that are counted."""
     overlong_buffer: int = 0
-    """Tokens before the limit in which the overlong penalty grows to its full value (DAPO, Eq. 13); 0: off."""
+    """Tokens before the limit in which the overlong penalty grows from 0 to its full value (DAPO, Eq. 13); 0: off."""
     overlong_penalty: float = 1.0
     """Subtracted at the limit."""
 
@@ -240,11 +240,11 @@ class RL:
     reference_alpha: float = 0.6
     """Weight of the policy in a soft update (open-instruct's default)."""
     clip_low: float = 0.2
-    """Lower clip of the importance ratio (open-instruct's default)."""
+    """Lower clip of the importance ratio is 1 - this (open-instruct's default)."""
     clip_high: float = 0.272
-    """Upper clip of the importance ratio (open-instruct's default)."""
+    """Upper clip is 1 + this (open-instruct's default)."""
     importance_cap: float = 2.0
-    """Truncation of the trainer-to-sampler importance weight; 0: no correction."""
+    """Cap of the trainer-to-sampler weight; 0: no correction. TRL samples from the trained weights: always 1."""
     loss: Literal["token", "sequence"] = "token"
     """Mean over all tokens of the batch, or over sequences of their token means."""
     normalize_std: bool = True
@@ -261,6 +261,10 @@ class RL:
     """Steps between kept checkpoints; the paper evaluates every 20 steps."""
     seed: int = 42
     """Of the order of prompts and of the samples."""
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.prompts_per_step * self.samples_per_prompt
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

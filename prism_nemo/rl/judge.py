@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prism_nemo.rl.rewards import Reward, RewardRules, reward
+from prism_nemo.recipe.parts import Rewards
+from prism_nemo.rl.rewards import Reward, reward
 from prism_nemo.verifiers import Problem, Verdict, verify_many
 
 PARTS = ("correctness", "stop", "repetition", "overlong")
@@ -47,7 +48,7 @@ def judge(
     problems: Sequence[Problem],
     completions: Sequence[Sequence[int]],
     tokenizer: Any,
-    rules: RewardRules,
+    rules: Rewards,
     *,
     max_new_tokens: int,
     opened: bool,
@@ -69,12 +70,6 @@ def judge(
     ]
     lengths = [len(ids) for ids in completions]
     return Judged(problems=problems, verdicts=verdicts, rewards=rewards, lengths=lengths, stopped=stopped)
-
-
-def longest_prompt(problems: Sequence[Problem], tokenizer: Any) -> int:
-    """Tokens of the longest prompt as it is fed to the model."""
-    prompts = sorted({problem.prompt for problem in problems})
-    return max(len(ids) for ids in tokenizer(prompts)["input_ids"])
 
 
 def mean(values: Sequence[float]) -> float:

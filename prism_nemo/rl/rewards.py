@@ -3,35 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism_nemo.errors import InputError
+from prism_nemo.recipe.parts import Rewards
 from prism_nemo.verifiers import Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardRules:
-    """What a reward is made of. The paper names the parts (Sec. 9.1, Table 21) and gives no value for any penalty."""
-
-    correct: float = 1.0
-    """For a correct answer."""
-    format_gate: bool = True
-    """Score correctness only in the form `<think> ... </think> response`; else that part is 0 (paper)."""
-    stop_penalty: float = 0.0
-    """Subtracted when the completion does not end by itself (value not in the paper; off in open-instruct)."""
-    repetition_penalty: float = 0.0
-    """Subtracted in full when every n-gram repeats an earlier one, in proportion otherwise."""
-    repetition_ngram: int = 8
-    """Tokens of the n-grams that are counted."""
-    overlong_buffer: int = 0
-    """Tokens before the limit in which the overlong penalty grows from 0 to its full value (DAPO, Eq. 13); 0: off."""
-    overlong_penalty: float = 1.0
-    """Subtracted at the limit."""
-
-    def __post_init__(self) -> None:
-        for name in ("stop_penalty", "repetition_penalty", "overlong_penalty", "overlong_buffer"):
-            if getattr(self, name) < 0:
-                raise InputError(f"rewards.{name} is {getattr(self, name)}; a penalty is given as a positive number")
-        if self.repetition_ngram < 1:
-            raise InputError(f"rewards.repetition_ngram is {self.repetition_ngram}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +21,7 @@ class Reward:
         return self.correctness + self.stop + self.repetition + self.overlong
 
 
-def reward(
-    verdict: Verdict, tokens: Sequence[int], *, stopped: bool, max_new_tokens: int, rules: RewardRules
-) -> Reward:
+def reward(verdict: Verdict, tokens: Sequence[int], *, stopped: bool, max_new_tokens: int, rules: Rewards) -> Reward:
     """The reward of one completion.
 
     `tokens`: its ids without the end-of-text token. `stopped`: it ended by itself, not at `max_new_tokens`.

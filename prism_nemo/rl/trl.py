@@ -15,14 +15,18 @@ from typing import Any
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.errors import InputError
 from prism_nemo.models import nemotron_h
+from prism_nemo.models.facts import read_config, shape
 from prism_nemo.models.pico import use_published_names
-from prism_nemo.rl.job import RLJob, draw
-from prism_nemo.rl.judge import judge, longest_prompt
+from prism_nemo.rl.job import RLJob, check_lengths, draw
+from prism_nemo.rl.judge import judge
 from prism_nemo.rl.progress import Progress
+from prism_nemo.rl.settings import training
 from prism_nemo.tracking import wandb_settings
 from prism_nemo.verifiers import Problem, load_problems
 
 Report = Callable[[dict[str, Any]], None]
+HYBRID_ROWS = 32
+"""Rollouts in one pass of a hybrid: transformers' Mamba scan keeps chunk x chunk numbers per row and head."""
 WHOLE = "whole"
 """Marks a trainer checkpoint that was written to its end; a killed write leaves one without."""
 TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json", WHOLE)
@@ -44,20 +48,17 @@ def train_grpo(job: RLJob, *, force: bool = False, report: Report | None = None)
     out = Path(job.out)
     request = Request(
         kind="hf_checkpoint",
-        parameters={key: value for key, value in dataclasses.asdict(job).items() if key not in _ELSEWHERE},
-        inputs={"policy": _existing(job.model, "rl.model"), "prompts": _existing(job.prompts, "rl.prompts")},
+        parameters=training(job.rl),
+        inputs={"policy": _existing(job.model, "rl.model"), "prompts": _existing(job.rl.prompts, "rl.prompts")},
     )
     if is_up_to_date(out, request, force=force):
         return out
-    order = draw(load_problems(Path(job.prompts)), job)
+    order = draw(load_problems(Path(job.rl.prompts)), job.rl)
     _refuse(job, order)
     out.parent.mkdir(parents=True, exist_ok=True)
     with publish(out, request, resume=True) as draft:
         draft.metrics = _train(job, order, draft.path, report)
     return out
-
-
-_ELSEWHERE = ("model", "prompts", "out", "verify_workers", "rollouts_per_pass")
 
 
 def _existing(path: str, key: str) -> Path:
@@ -68,16 +69,11 @@ def _existing(path: str, key: str) -> Path:
 
 def _refuse(job: RLJob, order: Sequence[Problem]) -> None:
     """What this engine cannot do, and what the model cannot, before anything is loaded."""
-    if job.dynamic_sampling:
+    if job.rl.dynamic_sampling:
         raise InputError("TRL has no dynamic sampling; set rl.dynamic_sampling=false or use the nemo_rl engine")
-    if job.rollouts_per_pass and job.rollouts_per_step % job.rollouts_per_pass:
-        raise InputError(f"rl.rollouts_per_pass must divide the {job.rollouts_per_step} rollouts of a step")
-    longest = longest_prompt(order, _tokenizer(job.model))
-    if longest + job.max_new_tokens > job.max_tokens:
-        raise InputError(
-            f"the longest prompt has {longest} tokens; with rl.max_new_tokens={job.max_new_tokens} that is more than "
-            f"rl.max_tokens={job.max_tokens}"
-        )
+    if job.rollouts_per_pass and job.rl.rollouts_per_step % job.rollouts_per_pass:
+        raise InputError(f"--rollouts-per-pass must divide the {job.rl.rollouts_per_step} rollouts of a step")
+    check_lengths(order, _tokenizer(job.model), job.rl)
 
 
 def _tokenizer(model: str) -> Any:
@@ -98,7 +94,7 @@ def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None
     """
     if _is_trained(folder):
         _tidy(job, folder)
-        return Progress(folder / "progress.jsonl", steps_done=job.steps).summary()
+        return Progress(folder / "progress.jsonl", steps_done=job.rl.steps).summary()
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PrinterCallback
@@ -112,7 +108,7 @@ def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None
     progress = Progress(folder / "progress.jsonl", steps_done=_step(last))
     trainer = GRPOTrainer(
         model=model,
-        args=_arguments(job, folder / "trainer"),
+        args=_arguments(_in_passes(job), folder / "trainer"),
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict(
             {"prompt": [problem.prompt for problem in order], "row": list(range(len(order)))}
@@ -167,13 +163,20 @@ def _quiet() -> None:
     logging.set_verbosity_error()
 
 
+def _in_passes(job: RLJob) -> RLJob:
+    """A hybrid's step in passes, where the job leaves that open: transformers' Mamba scan takes much memory a row."""
+    hybrid = shape(read_config(Path(job.model))).hybrid
+    if job.rollouts_per_pass or not hybrid or job.rl.rollouts_per_step % HYBRID_ROWS:
+        return job
+    return dataclasses.replace(job, rollouts_per_pass=HYBRID_ROWS)
+
+
 def _arguments(job: RLJob, folder: Path) -> Any:
     """TRL's configuration. One generate call and one update a step; no second pass for the old log-probabilities."""
     import torch
     from trl import GRPOConfig
 
-    per_pass = job.rollouts_per_pass or job.rollouts_per_step
-    passes = job.rollouts_per_step // per_pass
+    per_pass = job.rollouts_per_pass or job.rl.rollouts_per_step
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=not torch.cuda.is_available(),
@@ -181,35 +184,35 @@ def _arguments(job: RLJob, folder: Path) -> Any:
         gradient_checkpointing=False,
         report_to="none",
         disable_tqdm=True,
-        seed=job.seed,
-        max_steps=job.steps,
+        seed=job.rl.seed,
+        max_steps=job.rl.steps,
         per_device_train_batch_size=per_pass,
-        gradient_accumulation_steps=passes,
-        steps_per_generation=passes,
+        gradient_accumulation_steps=job.rl.rollouts_per_step // per_pass,
+        steps_per_generation=job.rl.rollouts_per_step // per_pass,
         num_iterations=1,
-        num_generations=job.samples_per_prompt,
-        max_completion_length=job.max_new_tokens,
-        temperature=job.temperature,
-        top_p=job.top_p,
+        num_generations=job.rl.samples_per_prompt,
+        max_completion_length=job.rl.max_new_tokens,
+        temperature=job.rl.temperature,
+        top_p=job.rl.top_p,
         shuffle_dataset=False,  # `draw` decided the order
-        learning_rate=job.learning_rate,
-        lr_scheduler_type="linear" if job.schedule == "linear" else "constant_with_warmup",
-        warmup_steps=job.warmup_steps,
-        weight_decay=job.weight_decay,
-        max_grad_norm=job.max_grad_norm,
-        beta=job.kl,
-        epsilon=job.clip_low,
-        epsilon_high=job.clip_high,
-        loss_type="dapo" if job.loss == "token" else "grpo",
-        scale_rewards="group" if job.normalize_std else "none",
-        mask_truncated_completions=job.mask_truncated,
-        sync_ref_model=job.reference_every > 0,
-        ref_model_mixup_alpha=job.reference_alpha,
-        ref_model_sync_steps=max(job.reference_every, 1),
+        learning_rate=job.rl.learning_rate,
+        lr_scheduler_type="linear" if job.rl.schedule == "linear" else "constant_with_warmup",
+        warmup_steps=job.rl.warmup_steps,
+        weight_decay=job.rl.weight_decay,
+        max_grad_norm=job.rl.max_grad_norm,
+        beta=job.rl.kl,
+        epsilon=job.rl.clip_low,
+        epsilon_high=job.rl.clip_high,
+        loss_type="dapo" if job.rl.loss == "token" else "grpo",
+        scale_rewards="group" if job.rl.normalize_std else "none",
+        mask_truncated_completions=job.rl.mask_truncated,
+        sync_ref_model=job.rl.reference_every > 0,
+        ref_model_mixup_alpha=job.rl.reference_alpha,
+        ref_model_sync_steps=max(job.rl.reference_every, 1),
         router_aux_loss_coef=0.0,  # GraniteMoeHybrid declares a router loss even without experts, and TRL then crashes
         logging_steps=1,
         save_strategy="steps",
-        save_steps=job.save_every,
+        save_steps=job.rl.save_every,
         remove_unused_columns=False,
     )
 
@@ -222,9 +225,9 @@ def _reward_function(job: RLJob, order: list[Problem], tokenizer: Any, progress:
             [order[index] for index in row],
             completion_ids,
             tokenizer,
-            job.rewards,
-            max_new_tokens=job.max_new_tokens,
-            opened=job.think_opened,
+            job.rl.rewards,
+            max_new_tokens=job.rl.max_new_tokens,
+            opened=job.rl.think_opened,
             workers=job.verify_workers,
         )
         progress.note(judged)

@@ -43,8 +43,9 @@ def test_prompts(tmp_path, problems):
     [
         (["prompts", "x.jsonl", "--out", "o"], "POOL=PATH"),
         (["prompts", "nopool=x.jsonl", "--out", "o"], "unknown pool"),
-        (["run", "--model", "m", "--prompts", "p", "--out", "o", "stepz=1"], "did you mean steps"),
-        (["run", "--model", "m", "--prompts", "p", "--out", "o", "--preset", "x"], "unknown preset"),
+        (["run", "--model", "m", "--prompts", "p", "--out", "o", "stepz=1"], "did you mean 'steps'"),
+        (["run", "--model", "m", "--prompts", "p", "--out", "o", "preset=dapo"], "give it as --preset"),
+        (["run", "--model", "m", "--prompts", "p", "--out", "o", "--preset", "x"], "must be one of paper, dapo"),
         (["run", "--model", "m", "--prompts", "p", "--out", "o", "--engine", "x"], "unknown engine"),
         (["run", "--model", "m", "--prompts", "p", "--out", "o"], r"rl\.model: m does not exist"),
         (
@@ -71,7 +72,7 @@ def test_one_job_for_both_engines(tmp_path, problems, tokenizer):
         "samples_per_prompt=2",
         "max_tokens=32",
         "max_new_tokens=8",
-        'domains=["math"]',
+        "domains=math",
     ]
     places = ["--model", model, "--prompts", problems, "--out"]
     trained = call("run", *places, tmp_path / "trl", *values)

@@ -11,13 +11,13 @@ import torch
 
 from prism_nemo import sandbox
 from prism_nemo.errors import InputError, PrismError
+from prism_nemo.recipe.parts import Rewards
 from prism_nemo.rl.nemo_rl.dataset import Prompts, process
 from prism_nemo.rl.nemo_rl.environment import Environment, Settings
 from prism_nemo.rl.nemo_rl.train import _with_token_ids
-from prism_nemo.rl.rewards import RewardRules
 from prism_nemo.verifiers import Problem, StdinTest
 
-RULES = RewardRules(stop_penalty=0.5, repetition_penalty=0.25, repetition_ngram=2)
+RULES = Rewards(stop_penalty=0.5, repetition_penalty=0.25, repetition_ngram=2)
 needs_sandbox = pytest.mark.skipif(sandbox.active_mode() is None, reason=f"needs a sandbox: {sandbox.why_not()}")
 
 
@@ -146,7 +146,7 @@ sys.meta_path.insert(0, Absent())
 import prism_nemo.rl.nemo_rl.environment, prism_nemo.rl.nemo_rl.dataset, prism_nemo.rl.nemo_rl.train
 import prism_nemo.verifiers.math, prism_nemo.verifiers.code, prism_nemo.verifiers.science, prism_nemo.sandbox
 """
-OURS_ALONE = ("typer", "trl", "megatron", "orjson", "xxhash", "pyarrow", "polars", "jinja2", "nemo_run", "psutil")
+OURS_ALONE = ("typer", "trl", "megatron", "orjson", "polars", "nemo_run", "lm_eval", "psutil")
 
 
 def test_inside_the_container_it_needs_none_of_our_own_packages():

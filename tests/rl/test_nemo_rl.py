@@ -13,28 +13,29 @@ from pico import make_model
 
 from prism_nemo.errors import InputError
 from prism_nemo.models.facts import base_shape
-from prism_nemo.recipe import load_recipe, override
-from prism_nemo.rl.job import RLJob, preset
+from prism_nemo.recipe import RL, load_recipe, override
+from prism_nemo.rl.job import RLJob
 from prism_nemo.rl.nemo_rl.cluster import Cluster, Policy, save_by
 from prism_nemo.rl.nemo_rl.config import render
 from prism_nemo.rl.nemo_rl.keys import KEYS, check_keys, leaves
 from prism_nemo.rl.nemo_rl.prepare import CODE, launch_script, prepare
 from prism_nemo.rl.nemo_rl.rules import check_rules
-from prism_nemo.rl.settings import cluster_from, job_values
+from prism_nemo.rl.settings import cluster_from
 from prism_nemo.verifiers import Problem, load_problems, save_problems
 
 GOLDEN = Path(__file__).parent / "golden"
 DENSE, GRANITE, HYBRID, MISTRAL = (
     Policy(shape=base_shape(name)) for name in ("llama_3_1_8b", "granite_3_3_8b", "nemotron_h_8b", "mistral_7b")
 )
-PLACES = {"model": "/data/hf/model", "prompts": "/data/rl/prompts/train.jsonl", "out": "/data/rl/run"}
+PLACES = {"model": "/data/hf/model", "out": "/data/rl/run"}
+PROMPTS = "/data/rl/prompts/train.jsonl"
 
 
 def of_recipe(name, *changes):
     """(job, policy, cluster) of a shipped recipe's rl section, as the stage of the chain has them."""
     recipe = override(load_recipe(name), changes)
     values = [f"{key}={value}" for key, value in {"nodes": 4, **recipe.rl.cluster}.items()]
-    job = RLJob.from_dict({**job_values(recipe.rl), **PLACES})
+    job = RLJob(**PLACES, rl=dataclasses.replace(recipe.rl, prompts=PROMPTS))
     return job, Policy(shape=base_shape(recipe.model.family)), cluster_from(values)
 
 
@@ -114,10 +115,7 @@ def put(config, key, value):
 
 
 def change(job=None, policy=DENSE, cluster=None, **changes):
-    return (preset("paper", **{**PLACES, **(job or {}), **changes}), policy, Cluster(**(cluster or {})))
-
-
-STAGES = [{"steps": 600, "domains": ["math"]}, {"steps": 400, "domains": ["code"]}]
+    return (RLJob(**PLACES | (job or {}), rl=RL(prompts=PROMPTS, **changes)), policy, Cluster(**(cluster or {})))
 
 
 @pytest.mark.parametrize(
@@ -134,10 +132,10 @@ STAGES = [{"steps": 600, "domains": ["math"]}, {"steps": 400, "domains": ["code"
         (change(policy=HYBRID, cluster={"context": 2}), "packing"),
         (change(policy=HYBRID, importance_cap=0), "importance-sampling correction"),
         (change(policy=MISTRAL, max_tokens=65_536), "more than the 32768 positions"),
-        (change(rollouts_per_pass=16), "belongs to TRL"),
-        (change(model="relative"), "absolute path"),
-        (change(out="relative"), "absolute path"),
-        (change(stages=STAGES, dynamic_sampling=True), "cannot be kept with rl.dynamic_sampling"),
+        (change(job={"rollouts_per_pass": 16}), "belongs to TRL"),
+        (change(job={"model": "relative"}), "absolute path"),
+        (change(job={"out": "relative"}), "absolute path"),
+        (change(stages=("math:600", "code:400"), dynamic_sampling=True), "cannot be kept with rl.dynamic_sampling"),
         (change(cluster={"context": 4}, max_tokens=16_386), "not divisible by tensor x 2 context"),
     ],
 )
@@ -257,9 +255,13 @@ def job(tmp_path, tokenizer):
             for n in range(48)
         ],
     )
-    places = {"model": str(tmp_path / "model"), "prompts": str(tmp_path / "p.jsonl"), "out": str(tmp_path / "run")}
     lengths = {"max_tokens": 256, "max_new_tokens": 128}
-    return preset("paper", **places, **lengths, domains=["math"], steps=5, prompts_per_step=8)
+    rl = RL(prompts=str(tmp_path / "p.jsonl"), **lengths, domains=("math",), steps=5, prompts_per_step=8)
+    return RLJob(model=str(tmp_path / "model"), out=str(tmp_path / "run"), rl=rl)
+
+
+def changed(job, **changes):
+    return dataclasses.replace(job, rl=dataclasses.replace(job.rl, **changes))
 
 
 def mounted(tmp_path, **settings):
@@ -300,7 +302,7 @@ def test_the_model_has_a_name_made_of_its_content(tmp_path, job):
 
 
 def test_dynamic_sampling_gets_batches_without_a_prompt_twice(tmp_path, job):
-    prepare(dataclasses.replace(job, dynamic_sampling=True), mounted(tmp_path), tmp_path / "run")
+    prepare(changed(job, dynamic_sampling=True), mounted(tmp_path), tmp_path / "run")
     names = [json.loads(line)["id"] for line in (tmp_path / "run/prompts/train.jsonl").read_text().splitlines()]
     assert len(names) == 5 * 24
     assert all(len(set(names[start : start + 24])) == 24 for start in range(0, len(names), 24))
@@ -310,7 +312,7 @@ def test_prepare_refuses_what_would_fail_late(tmp_path, job):
     with pytest.raises(InputError, match=r"does not see .*; add mounts="):
         prepare(job, Cluster(nodes=1), tmp_path / "run")
     with pytest.raises(InputError, match="the longest prompt has"):
-        prepare(dataclasses.replace(job, max_tokens=129), mounted(tmp_path), tmp_path / "run")
+        prepare(changed(job, max_tokens=129), mounted(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -319,7 +321,7 @@ def test_checkpoints_of_another_configuration_are_not_gone_on_from(tmp_path, job
     (tmp_path / "run/checkpoints/step_20").mkdir(parents=True)
     prepare(job, mounted(tmp_path), tmp_path / "run")
     with pytest.raises(InputError, match="checkpoints of another configuration"):
-        prepare(dataclasses.replace(job, learning_rate=1e-6), mounted(tmp_path), tmp_path / "run")
+        prepare(changed(job, learning_rate=1e-6), mounted(tmp_path), tmp_path / "run")
 
 
 def test_the_launch_script_submits_what_it_should(tmp_path):

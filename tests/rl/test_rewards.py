@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_nemo.errors import InputError
-from prism_nemo.rl.rewards import RewardRules, overlong_share, repeated_share, reward
+from prism_nemo.recipe.parts import Rewards
+from prism_nemo.rl.rewards import overlong_share, repeated_share, reward
 from prism_nemo.verifiers import Verdict
 
 RIGHT = Verdict(outcome="correct", think_format=True)
 
 
 def of(verdict=RIGHT, tokens=(1, 2, 3), *, stopped=True, limit=100, **rules):
-    return reward(verdict, tokens, stopped=stopped, max_new_tokens=limit, rules=RewardRules(**rules))
+    return reward(verdict, tokens, stopped=stopped, max_new_tokens=limit, rules=Rewards(**rules))
 
 
 def test_correct_in_form_is_one():
@@ -57,8 +57,3 @@ def test_repetition_is_a_share_and_agrees_with_a_slow_count(tokens, n):
     grams = [tokens[i : i + n] for i in range(len(tokens) - n + 1)]
     repeats = sum(gram in grams[:index] for index, gram in enumerate(grams))
     assert repeated_share(tokens, n) == pytest.approx(repeats / len(grams) if grams else 0)
-
-
-def test_a_negative_penalty_is_refused():
-    with pytest.raises(InputError, match="positive"):
-        RewardRules(stop_penalty=-1)

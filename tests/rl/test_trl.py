@@ -1,6 +1,5 @@
 """GRPO on pico models: it learns, its log-probabilities are the model's own, it resumes exactly after kill -9."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -16,16 +15,16 @@ from pico import make_model
 from prism_nemo.artifacts import verify
 from prism_nemo.errors import InputError
 from prism_nemo.models.facts import BASES
-from prism_nemo.recipe import load_recipe
-from prism_nemo.rl.job import RLJob, load_job
+from prism_nemo.recipe import RL, load_recipe
+from prism_nemo.recipe.parts import Rewards
+from prism_nemo.rl.job import RLJob
 from prism_nemo.rl.progress import Progress
-from prism_nemo.rl.settings import job_values
+from prism_nemo.rl.settings import assignments
 from prism_nemo.rl.trl import _arguments, _last_whole_checkpoint, train_grpo
 from prism_nemo.verifiers import Problem, save_problems
 
-RUN = "import sys, pathlib; from prism_nemo.rl.job import load_job; from prism_nemo.rl.trl import train_grpo; train_grpo(load_job(pathlib.Path(sys.argv[1])))"  # noqa: E501
 # an untrained model is paid for ending early: a signal that two dozen steps can follow
-REWARDS = {"stop_penalty": 1.0, "repetition_penalty": 0.3, "repetition_ngram": 2, "format_gate": False}
+REWARDS = Rewards(stop_penalty=1.0, repetition_penalty=0.3, repetition_ngram=2, format_gate=False)
 GOLDEN_ARGUMENTS = (
     *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"),
     *("num_iterations", "num_generations", "max_completion_length", "temperature", "top_p", "shuffle_dataset", "seed"),
@@ -58,7 +57,7 @@ def prompts(tmp_path_factory):
 
 def job(model, prompts, out, **changes):
     values = {
-        "domains": ["math", "science"],
+        "domains": ("math", "science"),
         "steps": 8,
         "prompts_per_step": 4,
         "samples_per_prompt": 4,
@@ -70,7 +69,9 @@ def job(model, prompts, out, **changes):
         "rewards": REWARDS,
         **changes,
     }
-    return RLJob.from_dict({"model": str(model), "prompts": str(prompts), "out": str(out), **values})
+    per_pass = values.pop("rollouts_per_pass", 0)
+    rl = RL(prompts=str(prompts), **values)
+    return RLJob(model=str(model), out=str(out), rl=rl, rollouts_per_pass=per_pass)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,7 @@ def rows(out):
 
 def test_golden_arguments_of_a_recipe(tmp_path):
     """The recipe that also makes golden/paper_llama_dtensor.yaml. PRISM_WRITE_GOLDEN=1 writes the file anew."""
-    places = {"model": "/data/hf/model", "prompts": "/data/rl/prompts/train.jsonl", "out": "/data/rl/run"}
-    made = _arguments(RLJob.from_dict({**job_values(load_recipe("llama_3_1_8b").rl), **places}), tmp_path)
+    made = _arguments(RLJob(model="/data/hf/model", out="/data/rl/run", rl=load_recipe("llama_3_1_8b").rl), tmp_path)
     text = json.dumps({name: getattr(made, name) for name in GOLDEN_ARGUMENTS}, indent=1) + "\n"
     path = Path(__file__).parent / "golden" / "paper_llama_trl.json"
     if os.environ.get("PRISM_WRITE_GOLDEN"):
@@ -181,32 +181,31 @@ def test_trl_scores_with_the_models_own_probabilities(base, tokenizer, tmp_path)
 
 @pytest.mark.slow
 def test_resumes_exactly_after_kill_9(model, prompts, tmp_path):
-    """With a moving reference policy, which TRL itself would forget: the same weights to the bit."""
+    """`prism rl run` with a moving reference policy, which TRL itself would forget: the same weights to the bit."""
     from safetensors.torch import load_file
 
-    for name in ("whole", "killed"):
-        made = job(model, prompts, tmp_path / name, reference_every=2)
-        (tmp_path / f"{name}.json").write_text(made.to_json())
-    train_grpo(load_job(tmp_path / "whole.json"))
-    process = subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "killed.json"], stdout=subprocess.DEVNULL)
-    progress = tmp_path / ".killed.partial" / "progress.jsonl"
+    whole, cut = (job(model, prompts, tmp_path / name, reference_every=2) for name in ("whole", "cut"))
+    train_grpo(whole)
+    command = [sys.executable, "-m", "prism_nemo.cli.main", "rl", "run", *assignments(cut.rl)]
+    command += ["--model", cut.model, "--prompts", cut.rl.prompts, "--out", cut.out]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    progress = tmp_path / ".cut.partial" / "progress.jsonl"
     deadline = time.monotonic() + 300
     while not progress.is_file() or len(progress.read_text().splitlines()) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "killed").exists()
-    torn = tmp_path / ".killed.partial/trainer/checkpoint-99"
+    assert not Path(cut.out).exists()
+    torn = tmp_path / ".cut.partial/trainer/checkpoint-99"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
-    train_grpo(load_job(tmp_path / "killed.json"))
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    train_grpo(cut)
+    first, second = (load_file(Path(made.out) / "model.safetensors") for made in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
     keys = ("step", "reward", "parts", "loss", "kl", "length")
-    assert [[row[key] for key in keys] for row in rows(tmp_path / "whole")] == [
-        [row[key] for key in keys] for row in rows(tmp_path / "killed")
-    ]
+    left, right = ([[row[key] for key in keys] for row in rows(made.out)] for made in (whole, cut))
+    assert left == right
 
 
 class Killed(BaseException):
@@ -264,7 +263,7 @@ def test_progress_is_cut_back_to_the_checkpoint(tmp_path):
         ({"dynamic_sampling": True}, "no dynamic sampling"),
         ({"rollouts_per_pass": 5}, "must divide"),
         ({"max_tokens": 13}, "longest prompt"),
-        ({"domains": ["code"]}, "no prompt of code"),
+        ({"domains": ("code",)}, "no prompt of code"),
         ({"prompts_per_step": 99}, "a step takes 99"),
     ],
 )
@@ -276,6 +275,6 @@ def test_refusals_before_any_work(model, prompts, tmp_path, changes, message):
 
 def test_missing_inputs_are_named(model, prompts, tmp_path):
     with pytest.raises(InputError, match=r"rl\.prompts"):
-        train_grpo(dataclasses.replace(job(model, prompts, tmp_path / "out"), prompts=str(tmp_path / "none")))
+        train_grpo(job(model, tmp_path / "none", tmp_path / "out"))
     with pytest.raises(InputError, match=r"rl\.model"):
-        train_grpo(dataclasses.replace(job(model, prompts, tmp_path / "out"), model=str(tmp_path / "none")))
+        train_grpo(job(tmp_path / "none", prompts, tmp_path / "out"))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pico import make_model
 
-from prism_nemo.rl.job import preset
+from prism_nemo.recipe import RL
+from prism_nemo.rl.job import RLJob
 from prism_nemo.rl.nemo_rl.cluster import RELEASE, ROOT, Cluster
 from prism_nemo.rl.nemo_rl.prepare import CODE, prepare
 from prism_nemo.rl.nemo_rl.train import PROGRAM
@@ -68,9 +69,9 @@ def test_its_data_loader_and_rollouts_use_our_prompts_and_rewards(tmp_path, toke
         dataclasses.replace(made[0], id=f"s{n}", domain="science", answer="B", prompt=f"{n}: A or B?") for n in range(4)
     ]
     save_problems(tmp_path / "p.jsonl", made)
-    places = {"model": str(model), "prompts": str(tmp_path / "p.jsonl"), "out": str(tmp_path / "run")}
     sizes = {"max_tokens": 256, "max_new_tokens": 128, "steps": 1, "prompts_per_step": 8}
-    job = preset("paper", **places, **sizes, domains=["math", "science"])
+    rl = RL(prompts=str(tmp_path / "p.jsonl"), **sizes, domains=("math", "science"))
+    job = RLJob(model=str(model), out=str(tmp_path / "run"), rl=rl)
     cluster = Cluster(nodes=1, gpus_per_node=1, mounts=(f"{tmp_path}:{tmp_path}", f"{CODE}:{CODE}"))
     prepare(job, cluster, tmp_path / "run")
     forms = ["<think>x</think>{answer}<eos>", "{answer}<eos>", "<think>x</think>no<eos>", "<think>x</think>{answer}"]

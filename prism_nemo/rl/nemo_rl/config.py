@@ -9,6 +9,8 @@ What it lacks of the paper's setup, `prism_nemo.recipe.presets.lacks` says for a
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.recipe.parts import RL
+from prism_nemo.recipe.reinforcement import drawn_domains
 from prism_nemo.rl.job import RLJob
 from prism_nemo.rl.nemo_rl.cluster import NO_BRIDGE, ROOT, Cluster, Policy, save_by
 from prism_nemo.rl.nemo_rl.environment import Settings
@@ -29,7 +31,7 @@ BATCH_MULTIPLIER = 3
 
 
 def render(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
-    """The configuration, `job.prompts` being the prompts in the order they are drawn (`prepare` writes them).
+    """The configuration, `job.rl.prompts` being the prompts in the order they are drawn (`prepare` writes them).
 
     Raises InputError for a combination that would fail on the cluster.
     """
@@ -38,10 +40,10 @@ def render(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     base = "grpo_math_1B_megatron.yaml" if megatron else "grpo_math_1B.yaml"
     config = {
         "defaults": f"{ROOT}/examples/configs/{base}",
-        "grpo": _grpo(job, policy),
-        "loss_fn": _loss(job),
+        "grpo": _grpo(job.rl, policy),
+        "loss_fn": _loss(job.rl),
         "policy": _policy(job, policy, cluster),
-        "data": _data(job),
+        "data": _data(job.rl),
         "env": {ENVIRONMENT: _environment(job, cluster).to_dict()},
         "checkpointing": _checkpointing(job, cluster),
         "logger": _logger(job),
@@ -58,44 +60,44 @@ def _logger(job: RLJob) -> dict[str, Any]:
     return logger | ({"wandb": {key: asked[key] for key in ("project", "name")}} if asked else {})
 
 
-def _grpo(job: RLJob, policy: Policy) -> dict[str, Any]:
+def _grpo(rl: RL, policy: Policy) -> dict[str, Any]:
     return {
-        "num_prompts_per_step": job.prompts_per_step,
-        "num_generations_per_prompt": job.samples_per_prompt,
-        "max_num_steps": job.steps,
+        "num_prompts_per_step": rl.prompts_per_step,
+        "num_generations_per_prompt": rl.samples_per_prompt,
+        "max_num_steps": rl.steps,
         # the file holds the whole run; dynamic sampling reads it more often
-        "max_num_epochs": GENERATION_BATCHES + 1 if job.dynamic_sampling else 1,
+        "max_num_epochs": GENERATION_BATCHES + 1 if rl.dynamic_sampling else 1,
         "max_rollout_turns": 1,
-        "normalize_rewards": job.normalize_std,
+        "normalize_rewards": rl.normalize_std,
         "use_leave_one_out_baseline": False,
         "val_period": 0,
         "val_at_start": False,
         "val_at_end": False,
-        "overlong_filtering": job.mask_truncated,
-        "seed": job.seed,
-        "use_dynamic_sampling": job.dynamic_sampling,
-        "batch_multiplier": BATCH_MULTIPLIER if job.dynamic_sampling else 1,
+        "overlong_filtering": rl.mask_truncated,
+        "seed": rl.seed,
+        "use_dynamic_sampling": rl.dynamic_sampling,
+        "batch_multiplier": BATCH_MULTIPLIER if rl.dynamic_sampling else 1,
         "dynamic_sampling_max_gen_batches": GENERATION_BATCHES,
         "seq_logprob_error_threshold": 2 if policy.hybrid else None,
         "reward_shaping": {
-            "enabled": job.rewards.overlong_buffer > 0,
-            "overlong_buffer_length": max(job.rewards.overlong_buffer, 1),
-            "overlong_buffer_penalty": job.rewards.overlong_penalty,
-            "max_response_length": job.max_new_tokens,
+            "enabled": rl.rewards.overlong_buffer > 0,
+            "overlong_buffer_length": max(rl.rewards.overlong_buffer, 1),
+            "overlong_buffer_penalty": rl.rewards.overlong_penalty,
+            "max_response_length": rl.max_new_tokens,
         },
     }
 
 
-def _loss(job: RLJob) -> dict[str, Any]:
+def _loss(rl: RL) -> dict[str, Any]:
     return {
-        "reference_policy_kl_penalty": job.kl,
+        "reference_policy_kl_penalty": rl.kl,
         "reference_policy_kl_type": "k3",
-        "ratio_clip_min": job.clip_low,
-        "ratio_clip_max": job.clip_high,
-        "token_level_loss": job.loss == "token",
-        "use_importance_sampling_correction": job.importance_cap > 0,
-        "truncated_importance_sampling_type": "tis" if job.importance_cap else None,
-        "truncated_importance_sampling_ratio": job.importance_cap or None,
+        "ratio_clip_min": rl.clip_low,
+        "ratio_clip_max": rl.clip_high,
+        "token_level_loss": rl.loss == "token",
+        "use_importance_sampling_correction": rl.importance_cap > 0,
+        "truncated_importance_sampling_type": "tis" if rl.importance_cap else None,
+        "truncated_importance_sampling_ratio": rl.importance_cap or None,
     }
 
 
@@ -103,54 +105,54 @@ def _policy(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     divisible = cluster.tensor * (2 * cluster.context if cluster.context > 1 else 1)
     section: dict[str, Any] = {
         "model_name": job.model,
-        "hf_config_overrides": _longer(job, policy),
+        "hf_config_overrides": _longer(job.rl, policy),
         "tokenizer": {"name": job.model, "chat_template": CONCATENATE},
-        "train_global_batch_size": job.rollouts_per_step,
+        "train_global_batch_size": job.rl.rollouts_per_step,
         "train_micro_batch_size": 1,
         "logprob_batch_size": 1,
-        "max_total_sequence_length": job.max_tokens,
+        "max_total_sequence_length": job.rl.max_tokens,
         "precision": "bfloat16",
-        "max_grad_norm": job.max_grad_norm,
+        "max_grad_norm": job.rl.max_grad_norm,
         "make_sequence_length_divisible_by": divisible,
         "sequence_packing": {"enabled": not policy.hybrid},
         "dynamic_batching": {"enabled": policy.hybrid and cluster.pipeline == 1},
-        "generation": _generation(job, policy, cluster),
+        "generation": _generation(job.rl, policy, cluster),
     }
-    return {**section, **(_megatron if cluster.backend == "megatron" else _dtensor)(job, policy, cluster)}
+    return {**section, **(_megatron if cluster.backend == "megatron" else _dtensor)(job.rl, policy, cluster)}
 
 
-def _generation(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
+def _generation(rl: RL, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     return {
         "backend": "vllm",
-        "max_new_tokens": job.max_new_tokens,
-        "temperature": job.temperature,
-        "top_p": job.top_p,
+        "max_new_tokens": rl.max_new_tokens,
+        "temperature": rl.temperature,
+        "top_p": rl.top_p,
         "vllm_cfg": {
             "async_engine": False,  # a step's rollouts are judged together
             "tensor_parallel_size": cluster.generation_tensor,
-            "max_model_len": job.max_tokens,
+            "max_model_len": rl.max_tokens,
             "gpu_memory_utilization": 0.5 if policy.hybrid else 0.6,
         },
-        "vllm_kwargs": _vllm_arguments(job, policy),
+        "vllm_kwargs": _vllm_arguments(rl, policy),
     }
 
 
-def _vllm_arguments(job: RLJob, policy: Policy) -> dict[str, Any]:
-    longer = _longer(job, policy)
+def _vllm_arguments(rl: RL, policy: Policy) -> dict[str, Any]:
+    longer = _longer(rl, policy)
     arguments: dict[str, Any] = {"hf_overrides": longer} if longer else {}
     if policy.hybrid:
         # fp32 state: in bf16 the sampler drifts from the trainer; Mamba's cache has a block per sequence
-        arguments |= {"mamba_ssm_cache_dtype": "float32", "max_num_seqs": min(256, job.rollouts_per_step)}
+        arguments |= {"mamba_ssm_cache_dtype": "float32", "max_num_seqs": min(256, rl.rollouts_per_step)}
     return arguments
 
 
-def _longer(job: RLJob, policy: Policy) -> dict[str, int]:
+def _longer(rl: RL, policy: Policy) -> dict[str, int]:
     """A model without position embeddings reaches as far as its memory; vLLM goes by what its config.json says."""
-    return {"max_position_embeddings": job.max_tokens} if job.max_tokens > policy.shape.max_positions else {}
+    return {"max_position_embeddings": rl.max_tokens} if rl.max_tokens > policy.shape.max_positions else {}
 
 
-def _megatron(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
-    decay = "linear" if job.schedule == "linear" else "constant"
+def _megatron(rl: RL, policy: Policy, cluster: Cluster) -> dict[str, Any]:
+    decay = "linear" if rl.schedule == "linear" else "constant"
     section = {
         "tensor_model_parallel_size": cluster.tensor,
         "pipeline_model_parallel_size": cluster.pipeline,
@@ -159,14 +161,14 @@ def _megatron(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
         "activation_checkpointing": True,
         "force_reconvert_from_hf": True,  # its conversion cache goes by path alone: an old model would be trained
         "optimizer": {
-            "lr": job.learning_rate,
-            "min_lr": 0.0 if job.schedule == "linear" else job.learning_rate,
-            "weight_decay": job.weight_decay,
+            "lr": rl.learning_rate,
+            "min_lr": 0.0 if rl.schedule == "linear" else rl.learning_rate,
+            "weight_decay": rl.weight_decay,
         },
         "scheduler": {
             "lr_decay_style": decay,
-            "lr_decay_iters": job.steps,
-            "lr_warmup_iters": job.warmup_steps,
+            "lr_decay_iters": rl.steps,
+            "lr_warmup_iters": rl.warmup_steps,
             "lr_warmup_init": 0.0,
         },
     }
@@ -175,7 +177,7 @@ def _megatron(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     return {"megatron_cfg": section}
 
 
-def _dtensor(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
+def _dtensor(rl: RL, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     section: dict[str, Any] = {
         "tensor_parallel_size": cluster.tensor,
         "context_parallel_size": cluster.context,
@@ -185,21 +187,21 @@ def _dtensor(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
     }
     if policy.hybrid or policy.family in NO_BRIDGE:
         section["automodel_kwargs"] = {"force_hf": True}
-    kwargs = {"lr": job.learning_rate, "weight_decay": job.weight_decay, "betas": [0.9, 0.999], "eps": 1e-8}
+    kwargs = {"lr": rl.learning_rate, "weight_decay": rl.weight_decay, "betas": [0.9, 0.999], "eps": 1e-8}
     return {
         "dtensor_cfg": section,
         "optimizer": {"name": "torch.optim.AdamW", "kwargs": kwargs},
-        "scheduler": _schedule(job),
+        "scheduler": _schedule(rl),
     }
 
 
-def _schedule(job: RLJob) -> list[dict[str, Any]]:
+def _schedule(rl: RL) -> list[dict[str, Any]]:
     """torch's schedulers one after the other; NeMo-RL's DTensor backend reads no list without milestones."""
-    rest = max(job.steps - job.warmup_steps, 1)
-    decay = _linear(1.0, 0.0 if job.schedule == "linear" else 1.0, rest)
-    if not job.warmup_steps:
-        return [decay, _linear(1.0, 1.0, 1), {"milestones": [job.steps]}]
-    return [_linear(0.1, 1.0, job.warmup_steps), decay, {"milestones": [job.warmup_steps]}]
+    rest = max(rl.steps - rl.warmup_steps, 1)
+    decay = _linear(1.0, 0.0 if rl.schedule == "linear" else 1.0, rest)
+    if not rl.warmup_steps:
+        return [decay, _linear(1.0, 1.0, 1), {"milestones": [rl.steps]}]
+    return [_linear(0.1, 1.0, rl.warmup_steps), decay, {"milestones": [rl.warmup_steps]}]
 
 
 def _linear(start: float, end: float, steps: int) -> dict[str, Any]:
@@ -207,14 +209,14 @@ def _linear(start: float, end: float, steps: int) -> dict[str, Any]:
     return {"name": "torch.optim.lr_scheduler.LinearLR", "kwargs": kwargs}
 
 
-def _data(job: RLJob) -> dict[str, Any]:
+def _data(rl: RL) -> dict[str, Any]:
     return {
         "_override_": True,  # else the base's own data set would be merged in
-        "max_input_seq_length": job.max_tokens - job.max_new_tokens,
+        "max_input_seq_length": rl.max_tokens - rl.max_new_tokens,
         "shuffle": False,  # `draw` decided the order
         "num_workers": 1,
         "use_multiple_dataloader": False,
-        "train": {"data_path": job.prompts},
+        "train": {"data_path": rl.prompts},
         "validation": None,
         "default": {"dataset_name": DATASET, "env_name": ENVIRONMENT},
     }
@@ -223,11 +225,11 @@ def _data(job: RLJob) -> dict[str, Any]:
 def _environment(job: RLJob, cluster: Cluster) -> Settings:
     return Settings(
         tokenizer=job.model,
-        domains=job.drawn_domains,
-        max_new_tokens=job.max_new_tokens,
-        think_opened=job.think_opened,
+        domains=drawn_domains(job.rl),
+        max_new_tokens=job.rl.max_new_tokens,
+        think_opened=job.rl.think_opened,
         workers=cluster.reward_workers,
-        rewards=job.rewards,
+        rewards=job.rl.rewards,
         log=f"{job.out}/rewards.jsonl",
     )
 
@@ -238,7 +240,7 @@ def _checkpointing(job: RLJob, cluster: Cluster) -> dict[str, Any]:
         "checkpoint_dir": f"{job.out}/checkpoints",
         "metric_name": None,
         "keep_top_k": KEEP_ALL,  # for the trajectory
-        "save_period": job.save_every,
+        "save_period": job.rl.save_every,
         "save_optimizer": True,
         "save_consolidated": True,  # the DTensor backend's shards also as one Hugging Face directory: the way back
         "checkpoint_must_save_by": save_by(cluster.time),

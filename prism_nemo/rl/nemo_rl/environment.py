@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from prism_nemo.errors import PrismError
+from prism_nemo.recipe.parts import Rewards
 from prism_nemo.rl.judge import Judged, judge
-from prism_nemo.rl.rewards import RewardRules
 from prism_nemo.verifiers import problem_from_row
 
 
@@ -40,14 +40,14 @@ class Settings:
     think_opened: bool
     workers: int
     """Completions judged at a time."""
-    rewards: RewardRules
+    rewards: Rewards
     """The overlong penalty is logged here and added by NeMo-RL: its dynamic sampling looks at rewards without it."""
     log: str
     """JSONL that gets the means of every batch: reward with all its parts, correctness per domain, outcomes."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        rules, domains = RewardRules(**values["rewards"]), tuple(values["domains"])
+        rules, domains = Rewards(**values["rewards"]), tuple(values["domains"])
         return cls(**{**values, "rewards": rules, "domains": domains})
 
     def to_dict(self) -> dict[str, Any]:

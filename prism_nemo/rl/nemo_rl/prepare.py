@@ -9,8 +9,7 @@ import yaml
 from prism_nemo.artifacts import path_fingerprint
 from prism_nemo.errors import InputError
 from prism_nemo.recipe.presets import lacks
-from prism_nemo.rl.job import RLJob, draw
-from prism_nemo.rl.judge import longest_prompt
+from prism_nemo.rl.job import RLJob, check_lengths, draw
 from prism_nemo.rl.nemo_rl.cluster import RELEASE, ROOT, Cluster, Policy, policy_facts
 from prism_nemo.rl.nemo_rl.config import BATCH_MULTIPLIER, render
 from prism_nemo.verifiers import Problem, load_problems
@@ -31,9 +30,10 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     folder = folder.resolve()
     path, prompts = folder / "grpo.yaml", folder / "prompts" / "train.jsonl"
     start = folder / "start" / path_fingerprint(Path(job.model))
-    config = render(dataclasses.replace(job, model=str(start), prompts=str(prompts)), policy, cluster)
+    fed = dataclasses.replace(job.rl, prompts=str(prompts))
+    config = render(dataclasses.replace(job, model=str(start), rl=fed), policy, cluster)
     _check_mounts(cluster, [Path(job.model).resolve(), Path(job.out), folder, CODE])
-    missing = lacks("nemo_rl", kl=job.kl, reference_every=job.reference_every)
+    missing = lacks("nemo_rl", kl=job.rl.kl, reference_every=job.rl.reference_every)
     notes = "".join(f"# not in this run: {line}\n" for line in missing)
     text = f"# NeMo-RL {RELEASE}; every other key is its base's.\n{notes}{yaml.safe_dump(config, sort_keys=False)}"
     _check_unique(Path(job.out) / "checkpoints", path, text)
@@ -56,19 +56,15 @@ def _link(start: Path, model: Path) -> None:
 
 def drawn(job: RLJob) -> list[Problem]:
     """The prompts of the run; with dynamic sampling in its larger batches, none of which holds a prompt twice."""
-    wide = dataclasses.replace(job, prompts_per_step=job.prompts_per_step * BATCH_MULTIPLIER)
-    return draw(load_problems(Path(job.prompts)), wide if job.dynamic_sampling else job)
+    times = BATCH_MULTIPLIER if job.rl.dynamic_sampling else 1
+    wide = dataclasses.replace(job.rl, prompts_per_step=job.rl.prompts_per_step * times)
+    return draw(load_problems(Path(job.rl.prompts)), wide)
 
 
 def _check_prompts(job: RLJob, order: list[Problem]) -> None:
     from transformers import AutoTokenizer
 
-    longest = longest_prompt(order, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False))
-    if longest + job.max_new_tokens > job.max_tokens:
-        raise InputError(
-            f"the longest prompt has {longest} tokens; with rl.max_new_tokens={job.max_new_tokens} that is more than "
-            f"rl.max_tokens={job.max_tokens}"
-        )
+    check_lengths(order, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False), job.rl)
 
 
 def _check_mounts(cluster: Cluster, paths: list[Path]) -> None:

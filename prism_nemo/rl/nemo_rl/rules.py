@@ -23,9 +23,9 @@ def check_job(job: RLJob, policy: Policy, cluster: Cluster) -> None:
 
 def _job_rules(job: RLJob, policy: Policy, cluster: Cluster) -> Iterator[Rule]:
     megatron, granite = cluster.backend == "megatron", policy.family in NO_BRIDGE
-    yield not job.rollouts_per_pass, "rl.rollouts_per_pass belongs to TRL; leave it 0"
+    yield not job.rollouts_per_pass, "--rollouts-per-pass belongs to TRL; leave it out"
     yield (
-        not (job.stages and job.dynamic_sampling),
+        not (job.rl.stages and job.rl.dynamic_sampling),
         "rl.stages cannot be kept with rl.dynamic_sampling, which takes more prompts than a step trains on",
     )
     for key in ("model", "out"):
@@ -41,8 +41,8 @@ def _job_rules(job: RLJob, policy: Policy, cluster: Cluster) -> Iterator[Rule]:
     )
     limit = policy.shape.max_positions
     yield (
-        job.max_tokens <= limit or policy.shape.rope_theta is None,
-        f"rl.max_tokens={job.max_tokens} is more than the {limit} positions of the model",
+        job.rl.max_tokens <= limit or policy.shape.rope_theta is None,
+        f"rl.max_tokens={job.rl.max_tokens} is more than the {limit} positions of the model",
     )
 
 
