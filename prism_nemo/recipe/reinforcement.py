@@ -50,6 +50,7 @@ def _faults(rl: RL) -> Iterator[tuple[bool, str]]:
         yield getattr(rl, name) <= 0, f"rl.{name} is {getattr(rl, name)}; it must be above 0"
     for name, known in (("schedule", ("linear", "constant")), ("loss", ("token", "sequence"))):
         yield getattr(rl, name) not in known, f"rl.{name} is {getattr(rl, name)!r}; {' or '.join(known)}"
+    yield rl.warmup_steps >= rl.steps, f"rl.warmup_steps={rl.warmup_steps} is not below rl.steps={rl.steps}"
     yield rl.samples_per_prompt < 2, f"rl.samples_per_prompt is {rl.samples_per_prompt}; a group needs 2"
     yield rl.max_new_tokens >= rl.max_tokens, "rl.max_new_tokens must leave room for a prompt in rl.max_tokens"
     yield not 0 < rl.top_p <= 1, f"rl.top_p is {rl.top_p}; it lies in (0, 1]"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_nemo.errors import InputError
+from prism_nemo.models.facts import Shape
 from prism_nemo.recipe.parts import RL
 from prism_nemo.recipe.reinforcement import Stretch, check_rl, curriculum
 from prism_nemo.verifiers import Problem
@@ -59,6 +60,14 @@ def _draw_stretch(
     while len(drawn) < stretch.steps * per_step:
         drawn += generator.sample(pool, len(pool))[:whole]
     return drawn[: stretch.steps * per_step]
+
+
+def check_reach(section: RL, model: Shape) -> None:
+    """Raises InputError for more tokens than the model has positions; one without position embeddings has no end."""
+    if model.rope_theta is not None and section.max_tokens > model.max_positions:
+        raise InputError(
+            f"rl.max_tokens={section.max_tokens} is more than the {model.max_positions} positions of the model"
+        )
 
 
 def check_lengths(order: Sequence[Problem], tokenizer: Any, section: RL) -> None:

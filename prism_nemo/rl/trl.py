@@ -17,7 +17,7 @@ from prism_nemo.errors import InputError
 from prism_nemo.models import nemotron_h
 from prism_nemo.models.facts import read_config, shape
 from prism_nemo.models.pico import use_published_names
-from prism_nemo.rl.job import RLJob, check_lengths, draw
+from prism_nemo.rl.job import RLJob, check_lengths, check_reach, draw
 from prism_nemo.rl.judge import judge
 from prism_nemo.rl.progress import Progress
 from prism_nemo.rl.settings import training
@@ -73,6 +73,7 @@ def _refuse(job: RLJob, order: Sequence[Problem]) -> None:
         raise InputError("TRL has no dynamic sampling; set rl.dynamic_sampling=false or use the nemo_rl engine")
     if job.rollouts_per_pass and job.rl.rollouts_per_step % job.rollouts_per_pass:
         raise InputError(f"--rollouts-per-pass must divide the {job.rl.rollouts_per_step} rollouts of a step")
+    check_reach(job.rl, shape(read_config(Path(job.model))))
     check_lengths(order, _tokenizer(job.model), job.rl)
 
 

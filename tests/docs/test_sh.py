@@ -43,9 +43,10 @@ RUN = {
         "--out HERE/runs/nemo_rl --engine nemo_rl --cluster nodes=1 --cluster tensor=2 "
         "--cluster mounts=HERE:HERE,CODE:CODE domains=math steps=2 prompts_per_step=2"
     ),
-    "rl run --model runs/tiny_dense/mt --prompts runs/tiny_dense/corpus/problems/rl.jsonl --out runs/rl steps=10": (
-        "rl run --model runs/tiny_dense/mt --prompts runs/tiny_dense/corpus/problems/rl.jsonl --out runs/rl steps=2 "
-        "domains=math prompts_per_step=2 samples_per_prompt=2 max_tokens=64 max_new_tokens=4"
+    "rl run --recipe tiny_dense --model runs/tiny_dense/mt --prompts runs/tiny_dense/corpus/problems/rl.jsonl "
+    "--out runs/rl steps=10": (
+        "rl run --recipe tiny_dense --model runs/tiny_dense/mt --prompts runs/tiny_dense/corpus/problems/rl.jsonl "
+        "--out runs/rl steps=2 domains=math prompts_per_step=2 samples_per_prompt=2 max_tokens=64 max_new_tokens=4"
     ),
 }
 """Command as the page shows it -> as it is run here; empty: as it is shown. HERE: the folder the reader is in;

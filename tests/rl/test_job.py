@@ -79,6 +79,7 @@ def test_what_cannot_be_read(values, message):
     ("values", "message"),
     [
         (["samples_per_prompt=1"], "a group needs 2"),
+        (["steps=5", "warmup_steps=5"], "rl.warmup_steps=5 is not below rl.steps=5"),
         (["steps=0"], "rl.steps is 0; it must be at least 1"),
         (["temperature=0"], "above 0"),
         (["weight_decay=-1"], "must not be negative"),

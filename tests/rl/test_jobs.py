@@ -23,7 +23,14 @@ from prism_nemo.rl.nemo_rl.prepare import CODE
 from prism_nemo.verifiers import Problem, save_problems
 
 SIZES = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 64}
-CHANGES = ["rl.engine=nemo_rl", "rl.preset=dapo", "rl.steps=0.01k", "rl.prompts_per_step=8", "rl.domains=math"]
+CHANGES = [
+    "rl.engine=nemo_rl",
+    "rl.preset=dapo",
+    "rl.steps=0.01k",
+    "rl.warmup_steps=2",
+    "rl.prompts_per_step=8",
+    "rl.domains=math",
+]
 LENGTHS = ["rl.max_tokens=256", "rl.max_new_tokens=128", "rl.rewards.overlong_buffer=16", "rl.cluster.tensor=2"]
 
 

@@ -48,6 +48,7 @@ SHAPES = {
     "dapo_llama_megatron": of_recipe(
         "llama_3_1_8b", "rl.preset=dapo", "rl.cluster.backend=megatron", "rl.cluster.tensor=2", "rl.cluster.nodes=8"
     ),
+    "paper_mistral_dtensor_context": of_recipe("mistral_7b", "rl.cluster.context=2"),
     "nemotron_nano_hybrid_dtensor": of_recipe("nemotron_h_8b", "rl.preset=nemotron_nano"),
 }
 
@@ -155,6 +156,7 @@ def test_rules_of_a_job(shape, message):
         ("dapo_llama_megatron", "grpo.reward_shaping.max_response_length", 1, "must equal policy.generation"),
         ("paper_llama_dtensor", "policy.dynamic_batching.enabled", True, "excludes policy.dynamic_batching"),
         ("paper_nemotron_h_megatron", "policy.sequence_packing.enabled", True, "packing excludes|cannot be packed"),
+        ("paper_mistral_dtensor_context", "policy.sequence_packing.enabled", True, "excludes packing in the DTensor"),
         ("paper_nemotron_h_megatron", "policy.generation.vllm_kwargs.mamba_ssm_cache_dtype", "auto", "float32"),
         ("paper_llama_dtensor", "loss_fn.use_importance_sampling_correction", False, "needs loss_fn.use_importance"),
         ("paper_llama_dtensor", "data.default.env_name", "math", "is not in env"),

@@ -263,6 +263,7 @@ def test_progress_is_cut_back_to_the_checkpoint(tmp_path):
         ({"dynamic_sampling": True}, "no dynamic sampling"),
         ({"rollouts_per_pass": 5}, "must divide"),
         ({"max_tokens": 13}, "longest prompt"),
+        ({"max_tokens": 1 << 20}, "more than the .* positions of the model"),
         ({"domains": ("code",)}, "no prompt of code"),
         ({"prompts_per_step": 99}, "a step takes 99"),
     ],

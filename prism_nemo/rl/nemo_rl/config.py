@@ -114,11 +114,16 @@ def _policy(job: RLJob, policy: Policy, cluster: Cluster) -> dict[str, Any]:
         "precision": "bfloat16",
         "max_grad_norm": job.rl.max_grad_norm,
         "make_sequence_length_divisible_by": divisible,
-        "sequence_packing": {"enabled": not policy.hybrid},
+        "sequence_packing": {"enabled": _packs(policy, cluster)},
         "dynamic_batching": {"enabled": policy.hybrid and cluster.pipeline == 1},
         "generation": _generation(job.rl, policy, cluster),
     }
     return {**section, **(_megatron if cluster.backend == "megatron" else _dtensor)(job.rl, policy, cluster)}
+
+
+def _packs(policy: Policy, cluster: Cluster) -> bool:
+    """Whether several sequences share a row: not past Mamba layers, nor over context-parallel ranks of DTensor."""
+    return not policy.hybrid and (cluster.backend == "megatron" or cluster.context == 1)
 
 
 def _generation(rl: RL, policy: Policy, cluster: Cluster) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prism_nemo.errors import InputError
 from prism_nemo.models.limits import check_parallel
-from prism_nemo.rl.job import RLJob
+from prism_nemo.rl.job import RLJob, check_reach
 from prism_nemo.rl.nemo_rl.cluster import NO_BRIDGE, Cluster, Policy
 
 Rule = tuple[bool, str]
@@ -15,6 +15,7 @@ Rule = tuple[bool, str]
 def check_job(job: RLJob, policy: Policy, cluster: Cluster) -> None:
     """What can be said before anything is rendered. Raises InputError with the rule that is broken."""
     _hold(_job_rules(job, policy, cluster))
+    check_reach(job.rl, policy.shape)
     try:
         check_parallel(policy.shape, tensor=cluster.tensor, pipeline=cluster.pipeline, context=cluster.context)
     except InputError as error:
@@ -38,11 +39,6 @@ def _job_rules(job: RLJob, policy: Policy, cluster: Cluster) -> Iterator[Rule]:
     yield (
         policy.shape.heads % cluster.generation_tensor == 0,
         f"cluster.generation_tensor={cluster.generation_tensor} does not divide the {policy.shape.heads} heads",
-    )
-    limit = policy.shape.max_positions
-    yield (
-        job.rl.max_tokens <= limit or policy.shape.rope_theta is None,
-        f"rl.max_tokens={job.rl.max_tokens} is more than the {limit} positions of the model",
     )
 
 
@@ -120,7 +116,9 @@ def _memory_rules(config: Mapping[str, Any], facts: Policy) -> Iterator[Rule]:
     _, pipeline, context = _shards(policy)
     yield not (packing and dynamic), "policy.sequence_packing excludes policy.dynamic_batching"
     yield not (dynamic and pipeline > 1), "policy.dynamic_batching needs a pipeline of 1"
-    yield not ("megatron_cfg" in policy and context > 1 and not packing), "context parallelism needs packing"
+    megatron = "megatron_cfg" in policy
+    yield not (megatron and context > 1 and not packing), "context parallelism needs packing in the Megatron backend"
+    yield megatron or context == 1 or not packing, "context parallelism excludes packing in the DTensor backend"
     yield not (facts.hybrid and packing), "a hybrid's Mamba layers cannot be packed"
     state = policy["generation"]["vllm_kwargs"].get("mamba_ssm_cache_dtype")
     yield not facts.hybrid or state == "float32", "a hybrid samples with its Mamba state in float32, or drifts"
