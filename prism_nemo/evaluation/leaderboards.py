@@ -7,6 +7,8 @@ from typing import Any
 from prism_nemo.errors import InputError, missing_package
 
 RULER_LENGTHS = (8192, 16384, 32768, 65536, 131072)
+RULER_SAMPLES = 100
+"""Of each task and length, as in HELMET, which the paper used; the harness makes 500."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

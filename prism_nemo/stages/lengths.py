@@ -43,12 +43,13 @@ def _rehearsal_stage(recipe: Recipe, run: Path) -> Stage:
 
 
 def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
-    """RULER's 13 tasks from 8k to 128k."""
-    from prism_nemo.evaluation.leaderboards import RULER_LENGTHS
+    """RULER's 13 tasks from 8k to 128k, as many samples of each as the paper's."""
+    from prism_nemo.evaluation.leaderboards import RULER_LENGTHS, RULER_SAMPLES
 
     arms = points(recipe, run)
     lengths = [length for length in RULER_LENGTHS if recipe.long_context and length <= recipe.long_context.seq_length]
     parameters = {"analysis": "long_context", "trained": recipe.midtrain.seq_length, "lengths": lengths}
+    parameters |= {"samples": RULER_SAMPLES}
 
     def work(out: Path, progress: Progress) -> None:
         from prism_nemo.stages.scores import part_of
@@ -67,13 +68,13 @@ def _ruler_stage(recipe: Recipe, run: Path) -> Stage:
 def rulers(model: Path, lengths: Sequence[int], store: Path, backend: str, progress: Any) -> dict[str, Any]:
     """RULER at the lengths that a model's positions reach, and which ones they do not: `skipped`."""
     from prism_nemo.evaluation.backends.rendering import positions
-    from prism_nemo.evaluation.leaderboards import ruler
+    from prism_nemo.evaluation.leaderboards import RULER_SAMPLES, ruler
     from prism_nemo.evaluation.retention import run_retention
 
     room = positions(model)
     reached = [length for length in lengths if room is None or length <= room]
     tasks = [ruler(length) for length in reached]
-    scores = run_retention(model, tasks, store, backend=backend, progress=progress)
+    scores = run_retention(model, tasks, store, backend=backend, limit=RULER_SAMPLES, progress=progress)
     return {
         "ruler": [dataclasses.asdict(score.estimate()) for score in scores],
         "skipped": [length for length in lengths if length not in reached],

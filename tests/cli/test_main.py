@@ -75,6 +75,16 @@ def test_a_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("recipe", "measured"), [("tiny_dense", "loss and needles"), ("granite_3_3_8b", "RULER")])
+def test_the_restoration_of_long_context_is_one_command(recipe: str, measured: str, tmp_path: Path) -> None:
+    result = prism("run", recipe, "--from", "merge", "--to", "evaluate", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    trained = [f"long_context{variant}{form}" for variant in ("", "_attention") for form in ("", "_hf")]
+    assert [row[0] for row in rows] == ["merge", "merge_megatron", *trained, "analysis_long_context", "evaluate"]
+    assert f"{measured} by length" in result.stdout
+
+
 def test_variants_of_a_recipe_have_their_own_folder() -> None:
     assert run_name("tiny", []) == "tiny"
     assert run_name("tiny", ["rl.domains=math,code"]) == "tiny+rl.domains=math_code"

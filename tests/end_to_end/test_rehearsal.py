@@ -86,6 +86,16 @@ def test_the_long_context_restoration_is_measured_at_every_point(dense: Path) ->
         assert [row["length"] for row in found["needles"]] == [128, 256, 512, 1024]
 
 
+def test_the_restoration_ends_with_its_table(dense: Path) -> None:
+    shutil.rmtree(dense / "analysis_long_context")
+    result = prism_run("tiny_dense", dense, "--from", "merge", "--to", "evaluate")
+    assert "analysis_long_context: done" in result.stdout
+    begin = result.stdout.index("Loss by tokens into a document")
+    rows = [line.split("  ")[0].strip() for line in result.stdout[begin:].splitlines()[1:]]
+    found = [row for row in rows if row in ("base", "MT", "merge", "merge + LC, attention", "merge + LC")]
+    assert found == ["base", "MT", "merge", "merge + LC, attention", "merge + LC"]
+
+
 def test_training_attention_only_leaves_the_rest_as_merged(dense: Path) -> None:
     merged, trained = (load_file(dense / name / "model.safetensors") for name in ("merge", "long_context_attention_hf"))
     changed = {name for name in merged if not torch.equal(merged[name], trained[name])}

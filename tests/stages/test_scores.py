@@ -78,10 +78,18 @@ def test_ruler_is_asked_as_far_as_positions_reach(
     from prism_nemo.stages.lengths import rulers
 
     asked = []
-    monkeypatch.setattr(retention, "run_retention", lambda model, tasks, *_, **__: asked.extend(tasks) or [])
+    limits = []
+
+    def heard(model: Path, tasks: list, *_: object, limit: int, **__: object) -> list:
+        asked.extend(tasks)
+        limits.append(limit)
+        return []
+
+    monkeypatch.setattr(retention, "run_retention", heard)
     (tmp_path / "config.json").write_text((CONFIGS / f"{family}.json").read_text())
     found = rulers(tmp_path, [8192, 32768, 65536], tmp_path, "hf", print)
     assert [task.name for task in asked] == [f"ruler_{length // 1024}k" for length in reached]
+    assert limits == [100], "as many samples of each task as the paper's"
     assert found["skipped"] == [length for length in (8192, 32768, 65536) if length not in reached]
 
 
