@@ -42,7 +42,7 @@ def prepare(
     force: bool = typer.Option(False, "--force", help="Rebuild."),
     json_output: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
-    """Token files for Megatron.  Example: prism data prepare math_code --tokenizer T --tokens 26.2B --out data/mc"""
+    """Token files for Megatron.  Example: prism data prepare math_code --tokenizer T --tokens 26.2B --out mc"""
     import dataclasses
 
     from prism_nemo.data.mixture import load_mixture, with_max_epochs

@@ -1,6 +1,8 @@
 """The `prism` command. One thin file per command group; heavy imports live inside the commands."""
 
+import inspect
 import sys
+import textwrap
 
 import typer
 
@@ -43,6 +45,23 @@ app.add_typer(evaluate.app, name="eval")
 app.command()(merge.merge)
 app.add_typer(analyze.app, name="analyze")
 app.add_typer(artifact.app, name="artifact")
+
+
+WIDTH = 67
+"""Of an example's lines, so that they fit 80 columns."""
+
+
+def _set_examples_apart(group: typer.Typer) -> None:
+    """Begin the example of every help page in a line of its own, so that it can be copied."""
+    for command in group.registered_commands:
+        text, _, example = (inspect.getdoc(command.callback) or "").partition("Example: ")
+        lines = textwrap.wrap(example, WIDTH, break_long_words=False, break_on_hyphens=False)
+        command.help = f"\b\n{text.strip()}\nExample: " + " \\\n    ".join(lines)
+    for below in group.registered_groups:
+        _set_examples_apart(below.typer_instance or group)
+
+
+_set_examples_apart(app)
 
 
 def _version(show: bool) -> None:

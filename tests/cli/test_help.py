@@ -50,7 +50,7 @@ def test_help_fits_one_screen(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
 def test_help_has_an_example_with_options_that_exist(path: tuple[str, ...]) -> None:
-    words = " ".join(help_of(path).split())
+    words = " ".join(help_of(path).replace("\\\n", "").split())
     if path and not hasattr(command_of(list(path))[0], "commands"):
         example = re.search(r"Example: prism (.+?) (?:Arguments|Options):", words)
         assert example, words
