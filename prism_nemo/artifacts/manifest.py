@@ -107,7 +107,8 @@ class Ancestor:
     path: Path
     fingerprint: str
     kind: str
-    """The artifact's kind, or `source` for a plain file or folder, or `missing`."""
+    """The artifact's kind; `part` for what lies inside an artifact, its only parent; `source` for any other file or
+    folder; `missing`."""
     changed: bool
     """Whether what stands at `path` today has another content than when it was used."""
     parents: list["Ancestor"]
@@ -120,7 +121,9 @@ def lineage(folder: Path, name: str = "", expected: str = "") -> Ancestor:
     now = path_fingerprint(folder)
     changed = bool(expected) and now != expected
     if not (folder / MANIFEST).is_file():
-        return Ancestor(name=name, path=folder, fingerprint=now, kind="source", changed=changed, parents=[])
+        parents = [lineage(owner, "of") for owner in folder.parents if (owner / MANIFEST).is_file()][:1]
+        kind = "part" if parents else "source"
+        return Ancestor(name=name, path=folder, fingerprint=now, kind=kind, changed=changed, parents=parents)
     manifest = read_manifest(folder)
     parents = [lineage(_resolve(folder, entry.path), entry.name, entry.fingerprint) for entry in manifest.inputs]
     return Ancestor(name=name, path=folder, fingerprint=now, kind=manifest.kind, changed=changed, parents=parents)

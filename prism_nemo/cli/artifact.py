@@ -11,7 +11,7 @@ app = typer.Typer(help="Look at an artifact, re-hash it, follow it to its source
 @app.command()
 def show(folder: Path, json_output: bool = typer.Option(False, "--json", help="The manifest as it is.")) -> None:
     """What an artifact is and from what it was made.  Example: prism artifact show runs/tiny_dense/blend"""
-    from prism_nemo.artifacts import read_manifest
+    from prism_nemo.artifacts import path_fingerprint, read_manifest
 
     manifest = read_manifest(folder)
     if json_output:
@@ -19,7 +19,8 @@ def show(folder: Path, json_output: bool = typer.Option(False, "--json", help="T
         return
     size = sum(entry["size"] for entry in manifest.files.values())
     typer.echo(f"{folder}: {manifest.kind}, {len(manifest.files)} files, {size:,} bytes")
-    typer.echo(f"fingerprint {manifest.fingerprint}, made {manifest.created} in {manifest.wall_seconds:.1f} s")
+    typer.echo(f"content {path_fingerprint(folder)}, of the request {manifest.fingerprint}")
+    typer.echo(f"made {manifest.created} in {manifest.wall_seconds:.1f} s")
     for entry in manifest.inputs:
         typer.echo(f"  from {entry.name}: {entry.path} ({entry.fingerprint[:12]})")
     typer.echo("parameters " + json.dumps(manifest.parameters, ensure_ascii=False))
@@ -53,11 +54,15 @@ def lineage(folder: Path, json_output: bool = typer.Option(False, "--json")) -> 
         typer.echo(json.dumps(dataclasses.asdict(root), default=str, indent=1))
         return
 
+    shown: set[Path] = set()
+
     def draw(node: Ancestor, depth: int) -> None:
-        note = "  CHANGED SINCE" if node.changed else ""
+        again = bool(node.parents) and node.path in shown
+        note = ("  CHANGED SINCE" if node.changed else "") + ("  as above" if again else "")
         label = f"{node.name}: " if node.name else ""
         typer.echo(f"{'  ' * depth}{label}{node.path} [{node.kind}] {node.fingerprint[:12]}{note}")
-        for parent in node.parents:
+        shown.add(node.path)
+        for parent in () if again else node.parents:
             draw(parent, depth + 1)
 
     draw(root, 0)

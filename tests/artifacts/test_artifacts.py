@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from prism_nemo.artifacts import (
     Request,
@@ -21,6 +22,7 @@ from prism_nemo.artifacts import (
     read_manifest,
     verify,
 )
+from prism_nemo.cli.main import app
 from prism_nemo.errors import InputError
 
 JSON = st.recursive(
@@ -145,6 +147,33 @@ def test_lineage_reaches_the_sources_and_sees_changes(tmp_path: Path) -> None:
     assert not tree.parents[0].parents[0].changed
     source.write_text("edited")
     assert lineage(tmp_path / "b").parents[0].parents[0].changed
+
+
+def test_lineage_goes_on_from_what_lies_inside_an_artifact(tmp_path: Path) -> None:
+    """An export is made from one checkpoint of a training, `midtrain/iter_0000010`, not from the whole folder."""
+    source = tmp_path / "source.txt"
+    source.write_text("origin")
+    with publish(tmp_path / "a", Request(kind="first", parameters={}, inputs={"text": source})) as draft:
+        (draft.path / "iter").mkdir()
+        (draft.path / "iter" / "data").write_text("1")
+        (draft.path / "config.json").write_text("{}")
+    inputs = {"checkpoint": tmp_path / "a" / "iter", "config": tmp_path / "a" / "config.json"}
+    with publish(tmp_path / "b", Request(kind="second", parameters={}, inputs=inputs)) as draft:
+        (draft.path / "data").write_text("2")
+    for part in lineage(tmp_path / "b").parents:
+        (owner,) = part.parents
+        assert [part.kind, owner.name, owner.kind, owner.path] == ["part", "of", "first", tmp_path / "a"]
+        assert [parent.path for parent in owner.parents] == [source]
+    said = CliRunner().invoke(app, ["artifact", "lineage", str(tmp_path / "b")]).output.splitlines()
+    assert [line.split("] ")[0].rsplit("[")[-1] for line in said] == [
+        "second",
+        "part",
+        "first",
+        "source",
+        "part",
+        "first",
+    ]
+    assert said[-1].endswith("as above")
 
 
 def test_content_fingerprint_is_of_the_files_not_of_the_making(tmp_path: Path) -> None:
