@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from prism_nemo.evaluation.scoring import Score
-from prism_nemo.evaluation.statistics import Array, Estimate, bootstrap_draws, percentiles, wilson
+from prism_nemo.evaluation.statistics import Array, Estimate, bootstrap_draws, percentiles, possible_gain, tells_little
 from prism_nemo.evaluation.suites import PAPER
 from prism_nemo.verifiers.problem import DOMAINS
 
@@ -59,17 +59,19 @@ def combine(
 ) -> Estimate:
     """The weighted mean of the means of several strata, with the interval from resampling within each.
 
-    A stratum whose values all agree resamples to one point; it adds, in quadrature, the share of questions that might
-    still behave otherwise (Wilson's upper bound for 0 of n), as in `paired_difference`. Ends stay within the bounds.
+    A stratum whose values tell little adds, in quadrature, what Wilson's bounds allow beside them, as in
+    `paired_difference`. Ends stay within the bounds.
     """
     total: Array = np.zeros(1)
-    slack = 0.0
+    more = less = 0.0
     for name, weight in weights.items():
         # Each benchmark has its own random numbers: the same ones would tie strata of equal size together.
         total = total + weight * bootstrap_draws(values[name], seed=xxhash.xxh32_intdigest(name.encode()))
-        if np.ptp(np.asarray(values[name])) < 1e-12:
-            slack = math.hypot(slack, weight * wilson(0, len(values[name]))[1])
+        found = np.asarray(values[name], dtype=np.float64)
+        if tells_little(found):
+            more = math.hypot(more, weight * possible_gain(found))
+            less = math.hypot(less, weight * possible_gain(-found))
     low, high = percentiles(total)
     value = sum(weight * float(np.mean(values[name])) for name, weight in weights.items())
-    low, high = value - math.hypot(value - low, slack), value + math.hypot(high - value, slack)
+    low, high = value - math.hypot(value - low, less), value + math.hypot(high - value, more)
     return Estimate(value=value, low=max(low, min(lowest, value)), high=min(high, max(highest, value)))

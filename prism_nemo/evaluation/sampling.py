@@ -156,6 +156,8 @@ def generate(
             finished += len(piece) - len(missing)
             if missing:
                 yield [request for request in piece if request.key.digest in missing]
+            else:
+                progress(finished, asked)
 
     for samples in backend.complete(unfinished(), sampling) if pieces else ():
         done.sampled += store.append(samples)

@@ -11,7 +11,7 @@ from prism_nemo.evaluation.retention import Retained
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import Estimate
 
-INTERVAL = "Brackets: 95 % intervals over questions (bootstrap; Wilson where all questions agree)."
+INTERVAL = "Brackets: 95 % intervals over questions (bootstrap; at least Wilson's where nearly all questions agree)."
 SCORE_COLUMNS = (
     "model",
     "benchmark",

@@ -97,6 +97,16 @@ def test_a_dead_server_stops_the_run_and_keeps_what_is_done(serve, tmp_path, fau
     assert len(GenerationStore(tmp_path / "s")) == 2
 
 
+def test_a_silent_server_is_asked_twice(serve, tmp_path, monkeypatch):
+    """Its time limit may be an hour."""
+    monkeypatch.setattr("prism_nemo.evaluation.backends.openai.HOPELESS", 2)
+    server = serve(always="hang")
+    backend = OpenAiBackend(server.url, "pico", concurrency=1, timeout_seconds=0.3, pause_seconds=0.01)
+    with pytest.raises(PrismError, match=r"no usable answer to 2 requests .* ReadTimeout"):
+        ask(backend, tmp_path / "s")
+    assert server.seen["hang"] == 4
+
+
 def test_what_cannot_work_is_refused_first(serve, tmp_path):
     server = serve(always=401)
     with pytest.raises(InputError, match="serves pico, not 'other'"):

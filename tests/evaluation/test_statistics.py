@@ -79,6 +79,36 @@ def test_coverage_of_the_interval(questions, k):
     assert 930 <= hits <= 970
 
 
+@pytest.mark.parametrize(("mean", "questions", "k"), [(0.01, 30, 64), (0.03, 30, 64), (0.01, 279, 3), (0.95, 30, 64)])
+def test_coverage_where_few_questions_tell_anything(mean, questions, k):
+    """A base on AIME: most questions are never solved. A bootstrap alone covers 80 to 90 % here."""
+    rng, hits = np.random.default_rng(0), 0
+    for i in range(1000):
+        chances = rng.beta(0.4 * mean, 0.4 * (1 - mean), questions)
+        estimate = s.score_interval(rng.binomial(k, chances) / k, resamples=500, seed=i)
+        hits += estimate.low <= mean <= estimate.high
+    assert hits >= 930
+
+
+def test_coverage_of_differences_where_few_questions_change():
+    rng, hits = np.random.default_rng(0), 0
+    for i in range(1000):
+        first, gain = rng.beta(0.004, 0.396, 30), rng.random(30) < 0.03
+        second = np.where(gain, 1.0, first)  # the mean gains 3 % of what is not yet right
+        estimate = s.paired_difference(
+            rng.binomial(64, first) / 64, rng.binomial(64, second) / 64, resamples=500, seed=i
+        )
+        hits += estimate.low <= 0.03 * 0.99 <= estimate.high
+    assert hits >= 930
+
+
+def test_four_questions_better_and_none_worse_are_no_proof():
+    """A sign test says p = 1/8."""
+    found = s.paired_difference(np.zeros(30), [0.5] * 4 + [0.0] * 26)
+    assert found.low < 0 < found.value < found.high
+    assert s.paired_difference(np.zeros(30), [0.5] * 12 + [0.0] * 18).low > 0
+
+
 def test_coverage_of_paired_differences():
     rng, hits = np.random.default_rng(1), 0
     for i in range(1000):

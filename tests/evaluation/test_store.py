@@ -189,6 +189,7 @@ from prism_nemo.evaluation.sample import Sample
 s.SEAL_BYTES = 3000
 fields = dict(model="m", task="t@1", question="q", prompt="p", protocol="x", seed=0, text="text", tokens=3)
 fields |= dict(finish="stop", nll=0.5, seconds=0.1, backend="test")
+os.write(1, b"begun\\n")
 store = s.GenerationStore(sys.argv[1])
 os.write(1, b"ready\\n")
 for i in range(int(sys.argv[2])):
@@ -201,15 +202,20 @@ store.close()
 
 @pytest.mark.slow
 def test_fifty_kills_lose_and_double_nothing(tmp_path):
-    """Every sample whose append returned is there after kill -9; in the end each of them is there once."""
+    """Every sample whose append returned is there after kill -9; in the end each of them is there once.
+
+    Every other process is killed while it writes and seals, the others already while they seal what those left.
+    """
     rng, acknowledged, total = random.Random(0), set(), 20_000
     command = [sys.executable, "-c", WRITER, str(tmp_path / "s"), str(total)]
-    for _ in range(50):
+    for number in range(50):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "begun\n"
+        if number % 2 == 0:
+            assert process.stdout.readline() == "ready\n"
         time.sleep(rng.random() * 0.05)
         process.kill()
-        acknowledged |= {int(line) for line in process.stdout.read().splitlines()}
+        acknowledged |= {int(line) for line in process.stdout.read().splitlines() if line != "ready"}
         process.wait()
     assert 100 < len(acknowledged) < total
     there = {sample.index for sample in GenerationStore(tmp_path / "s").samples()}

@@ -28,6 +28,8 @@ from prism_nemo.evaluation.sampling import Likelihood, Pair, Request
 PIECE = 64
 """Requests between two looks at what other processes have finished."""
 FINAL = {401: "refuses the key (PRISM_API_KEY)", 403: "refuses access", 404: "does not know the model or the address"}
+SILENT = 2
+"""Times that a request may go without an answer: the server may still be at work on those it was given."""
 HOPELESS = 8
 """Requests in a row given up for good before the server counts as gone."""
 
@@ -54,7 +56,8 @@ class OpenAiBackend:
         pause_seconds: float = 1.0,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        """`url` up to and with /v1. `attempts` per request; pauses start at `pause_seconds`, double, at most 60 s."""
+        """`url` up to and with /v1. `attempts` per request, fewer where nothing comes in `timeout_seconds`; pauses
+        double from `pause_seconds` to 60 s."""
         prompting = prompting or Prompting()
         self.tokenizer = ModelTokenizer(model_dir, prompting) if model_dir else None
         self.prompting = self.tokenizer.prompting if self.tokenizer else prompting
@@ -148,7 +151,7 @@ class OpenAiBackend:
     ) -> tuple[Answer | None, str]:
         """(what `read` makes of the answer and the seconds it took, ""), or (None, why not), after several tries."""
         started = time.monotonic()
-        reason = ""
+        reason, silent = "", 0
         for attempt in range(self._attempts):
             if self._stop.is_set():
                 return None, ""
@@ -166,6 +169,10 @@ class OpenAiBackend:
                 pause = _retry_after(answer)
             except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
                 reason, pause = f"{type(error).__name__}: {error}", 0.0
+                silent += isinstance(error, httpx.ReadTimeout)
+                if silent == SILENT:
+                    self._note_given_up(reason)
+                    break
             self._stop.wait(max(pause, min(60.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)))
         else:
             self._note_given_up(reason)
@@ -176,7 +183,8 @@ class OpenAiBackend:
         if self._given_up >= HOPELESS:
             raise PrismError(
                 f"{self._client.base_url} gave no usable answer to {self._given_up} requests in a row, "
-                f"{self._attempts} tries each (last: {reason:.120}); what is done is kept, run the same command again"
+                f"up to {self._attempts} tries each (last: {reason:.120}); what is done is kept, run the same command "
+                "again"
             )
 
     def _body(self, request: Request, sampling: Sampling) -> tuple[str, dict[str, Any]]:
