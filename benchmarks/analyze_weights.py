@@ -1,6 +1,8 @@
 """compare_weights against the plain way and against merely reading both files from the page cache.
 
-    python benchmarks/analyze_weights.py FOLDER [--layers 40] [--rounds 3] [--no-plain]
+    python benchmarks/analyze_weights.py FOLDER [--layers 40] [--moved 0.01] [--rounds 3] [--no-plain]
+
+`--moved 0.001` is a change like that of RL, 0.01 one of a few steps of bf16, 0.2 one like that of mid-training.
 
 The plain way is what public sparsity scripts do: both models loaded, fp32 differences of all tensors concatenated.
 """
@@ -60,10 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--moved", type=float, default=0.01, help="relative noise on every weight")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-plain", action="store_true")
     options = parser.parse_args()
-    a, b = make(options.folder / "a", options.layers, 1), make(options.folder / "b", options.layers, 1, moved=0.01)
+    a = make(options.folder / "a", options.layers, 1)
+    b = make(options.folder / f"b_{options.moved:g}", options.layers, 1, moved=options.moved)
     size = sum(file.stat().st_size for folder in (a, b) for file in folder.glob("*.safetensors")) / 1e9
     ways = [reading, ours] + ([] if options.no_plain else [plain])
     rows = {way.__name__: [] for way in ways}

@@ -1,12 +1,13 @@
-"""The fast way for pairs of bf16 numbers: each falls into one of 8192 cells, and cells are read once, in integers.
+"""The fast way for pairs of bf16 numbers: integers of 8 and 16 bits, 64 pairs at a time.
 
 Where both numbers are normal, the relative change depends only on the old one's mantissa (7 bits) and on how many steps
-the new one lies above or below it: it is the same in every binade. So elements are only counted into cells (mantissa,
-steps from -32 to 31); beyond those every change is above 10 %. Blocks with zeros, subnormals, inf or NaN go the general
+the new one lies above or below it: it is the same in every binade. In half steps of the old number's binade the old one
+is 2 (128 + mantissa) and the change a small integer, so |new - old| < p |old| with p in thousandths is
+`500 change < p (128 + mantissa)`, in bytes that stop at 255. Blocks with zeros, subnormals, inf or NaN go the general
 way (`pair_kernel`), and every count is the same as there.
 """
 
-import functools
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -15,117 +16,175 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from prism_nemo.analysis.pair_kernel import BLOCK, THOUSANDTHS, count_above, count_block, fill_bf16, ulp_edges
+from prism_nemo.analysis.lanes import BYTES, DOUBLES, FLOATS, INDEX, PAIRS, WORDS, Lanes, address, prefetch, same
+from prism_nemo.analysis.lanes import intrinsic as llvm
+from prism_nemo.analysis.pair_kernel import BLOCK, count_block, fill_bf16, ulp_edges
 
-CELLS = 128 * 64
-NEAR = 16
-"""Distances above this are not read from the cells but counted."""
+LANES = 64
+"""Pairs at a time."""
 LINE = 32
 """Elements of a cache line."""
-_SIGN, _REST, _MANTISSA, _INFINITY, _NORMAL = (np.uint16(bits) for bits in (0x8000, 0x7FFF, 0x7F, 0x7F80, 0x80))
-_ZERO, _LAST, _MIDDLE, _SHIFT = np.uint16(0), np.uint16(63), np.uint16(32), np.uint16(6)
-_SMALLEST, _LARGEST = np.uint16(32), np.uint16(31)
+NEAR = 32
+"""Where all pairs of a block have one sign and are no more steps apart than this, a shorter way will do."""
+EDGES, FAR_EDGES = ([int(edge) for edge in ulp_edges("BF16") if bool(edge >= NEAR) is far] for far in (False, True))
+"""No distance of a near block is beyond a far one."""
+_REST, _NORMAL, _INFINITY = 0x7FFF, 0x80, 0x7F80
+_COUNTS = 5 + len(EDGES) + len(FAR_EDGES)
+
+
+class _Running:
+    """A value that goes through a loop of the compiled code."""
+
+    def __init__(self, builder: Any, start: Any) -> None:
+        self.builder, self.place = builder, cgutils.alloca_once_value(builder, start)
+
+    @property
+    def value(self) -> Any:
+        return self.builder.load(self.place)
+
+    def set(self, value: Any) -> None:
+        self.builder.store(value, self.place)
+
+    def add(self, value: Any) -> None:
+        self.set(self.builder.add(self.value, value))
+
+
+def _emit_counts(builder: Any, p: Any, q: Any, found: Any, groups: Any, near: bool) -> None:
+    """Over `groups` times 64 pairs: 5 thresholds, EDGES, FAR_EDGES and the largest of each check, into `found`."""
+    counts = [_Running(builder, INDEX(0)) for _ in range(_COUNTS)]
+    checks = [_Running(builder, same(WORDS, 0)) for _ in range(2)]
+    with cgutils.for_range(builder, groups, intp=INDEX) as loop:
+        old, steps = [], []
+        for half in range(2):
+            index = builder.add(builder.mul(loop.index, INDEX(LANES)), INDEX(half * WORDS.count))
+            x, y = (Lanes.load(builder, base, index, WORDS) for base in (p, q))
+            step, seen, beyond = _near(x, y) if near else _any(x, y)
+            old.append(x)
+            steps.append(step)
+            for check, value in zip(checks, seen, strict=True):
+                check.set(value.larger(Lanes(builder, check.value)).value)
+            for count, more in zip(counts[-len(FAR_EDGES) :], beyond, strict=False):
+                count.add(more)
+        for count, more in zip(counts, _few_steps(_low_bytes(*old), _low_bytes(*steps)), strict=False):
+            count.add(more)
+    largest = (llvm(builder, "vector.reduce.umax.v32i16", ir.IntType(16), check.value) for check in checks)
+    for number, value in enumerate(
+        [*(count.value for count in counts), *(builder.zext(top, INDEX) for top in largest)]
+    ):
+        builder.store(value, address(builder, found, INDEX(number), INDEX))
+
+
+def _near(x: Lanes, y: Lanes) -> tuple[Lanes, tuple[Lanes, Lanes], list[Any]]:
+    """Steps from x to y, and what must stay small for that: the steps themselves, and how far x is from normal."""
+    step = y - x  # of one sign, or else very large
+    return step, (step + NEAR, (x & _REST) - (_NORMAL + NEAR)), []
+
+
+def _any(x: Lanes, y: Lanes) -> tuple[Lanes, tuple[Lanes, Lanes], list[Any]]:
+    """The same for all normal numbers: steps up to 127, also for a change of sign; and counts of far distances."""
+    signs, a, b = x ^ y, x & _REST, y & _REST
+    distance = signs.where_negative(a + b, a.minus(b) | b.minus(a))
+    step = signs.where_negative(127, (b - a).at_least(-127).at_most(127))
+    return step, (a - _NORMAL, b - _NORMAL), [distance.count_above(edge) for edge in FAR_EDGES]
+
+
+def _low_bytes(first: Lanes, second: Lanes) -> Lanes:
+    """The low bytes of both, side by side."""
+    both = (first & 0xFF) | (second << 8)
+    return Lanes(both.builder, both.builder.bitcast(both.value, BYTES))
+
+
+def _few_steps(old: Lanes, step: Lanes) -> list[Any]:
+    """How many pairs are within 0.5, 1, 2, 5, 10 %, and beyond each of EDGES.
+
+    The change in half steps of the old binade: two a step, four a step beyond it, one a step below it.
+    """
+    mantissa, size = old & 0x7F, old | 0x80
+    up = step.at_least(0)
+    down = up - step
+    once = up + (mantissa + up).minus(128)
+    change = once.plus(once).plus(down + mantissa.smaller(down))
+    twice = change.plus(change)
+    by_5 = twice.plus(twice).plus(change)
+    by_10 = by_5.plus(by_5)
+    by_25 = by_10.plus(by_10).plus(by_5)
+    by_50 = by_25.plus(by_25)
+    within = [product.count_below(size) for product in (by_50.plus(by_50), by_50, by_25, by_10, by_5)]
+    return within + [(up + down).count_above(edge) for edge in EDGES]
+
+
+def _emit_sums(builder: Any, p: Any, q: Any, sums: Any, groups: Any) -> None:
+    """Over `groups` times 64 pairs: sums of squares in fp64, 16 of the differences and 16 of the old, into `sums`.
+
+    Meanwhile the next block comes from memory: this loop has time for it.
+    """
+    running = [_Running(builder, same(DOUBLES, 0.0)) for _ in range(4)]
+
+    def add(number: int, value: Any) -> None:
+        square = builder.fmul(value, value, flags=("contract",))
+        running[number].set(builder.fadd(running[number].value, square, flags=("contract",)))
+
+    with cgutils.for_range(builder, groups, intp=INDEX) as loop:
+        for part in range(0, LANES, 2 * PAIRS.count):
+            index = builder.add(builder.mul(loop.index, INDEX(LANES)), INDEX(part))
+            pairs = [Lanes.load(builder, base, index, PAIRS) for base in (p, q)]
+            for base in (p, q) if part % LINE == 0 else ():
+                prefetch(builder, address(builder, base, builder.add(index, INDEX(BLOCK)), ir.IntType(8)))
+            for number, words in enumerate(([pair << 16 for pair in pairs], [pair & 0xFFFF0000 for pair in pairs])):
+                old, new = (builder.fpext(builder.bitcast(word.value, FLOATS), DOUBLES) for word in words)
+                add(number, builder.fsub(new, old))
+                add(2 + number, old)
+    for number, total in enumerate(running):
+        builder.store(total.value, address(builder, sums, INDEX(8 * number), DOUBLES), align=8)
+
+
+def _compiled(emit: Any, **options: Any) -> Any:
+    """A function for numba: `emit` over the whole groups of 64 of two arrays, into a third."""
+
+    @intrinsic
+    def function(context, p, q, out):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            arrays = [make_array(t)(context, builder, a) for t, a in zip(signature.args, arguments, strict=True)]
+            size = builder.extract_value(arrays[0].shape, 0)
+            emit(builder, *(array.data for array in arrays), builder.udiv(size, INDEX(LANES)), **options)
+            return context.get_dummy_value()
+
+        return types.void(p, q, out), generate
+
+    return function
+
+
+_count_near = _compiled(_emit_counts, near=True)
+_count_any = _compiled(_emit_counts, near=False)
+_add_squares = _compiled(_emit_sums)
 
 
 @njit(nogil=True, cache=True)
-def _cells(p, q, cells, distance):  # type: ignore[no-untyped-def]
-    """Cell and distance of each pair; smallest and largest size of all, largest distance."""
-    low, high, far = _REST, _ZERO, _ZERO
-    for i in range(p.size):
-        x, y = np.uint16(p[i] & _REST), np.uint16(q[i] & _REST)
-        larger, smaller = max(x, y), min(x, y)
-        up, down = np.uint16(larger - x), np.uint16(larger - y)
-        same = np.uint16((p[i] ^ q[i]) & _SIGN) == _ZERO
-        steps = np.uint16(np.uint16(_MIDDLE + min(up, _LARGEST)) - min(down, _SMALLEST))
-        cells[i] = np.uint16(np.uint16(p[i] & _MANTISSA) << _SHIFT) | (steps if same else _LAST)
-        apart = np.uint16(larger - smaller) if same else np.uint16(x + y)
-        distance[i] = apart
-        low, high, far = min(low, smaller), max(high, larger), max(far, apart)
-    return low, high, far
-
-
-@intrinsic
-def _fetch(context, array, index):  # type: ignore[no-untyped-def]
-    """Ask for the cache line of an element that will be needed soon; may lie beyond the end."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        data = make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [place, word(0), word(3), word(1)])  # to read, keep in all caches, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
-@njit(nogil=True, cache=True)
-def _count(cells, histogram, a, b, next_start):  # type: ignore[no-untyped-def]
-    """Into the histogram; meanwhile the next block of `a` and `b` comes from memory: this loop has time for it."""
-    whole = cells.size - cells.size % LINE
-    for line in range(0, whole, LINE):
-        _fetch(a, next_start + line)  # type: ignore[call-arg]
-        _fetch(b, next_start + line)
-        for i in range(LINE):
-            histogram[cells[line + i]] += np.uint32(1)
-    for i in range(whole, cells.size):
-        histogram[cells[i]] += np.uint32(1)
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def _square_sums(p, q):  # type: ignore[no-untyped-def]
-    moved = size = 0.0
-    for i in range(p.size):
-        old = np.float64(np.uint32(np.uint32(p[i]) << np.uint32(16)).view(np.float32))
-        new = np.float64(np.uint32(np.uint32(q[i]) << np.uint32(16)).view(np.float32))
-        step = new - old
-        moved += step * step
-        size += old * old
-    return moved, size
-
-
-@njit(nogil=True, cache=True)
-def count_bf16(a, b, limits, edges, counts, sums, histogram):  # type: ignore[no-untyped-def]
-    """As `count_pair`, but what cells tell goes to `histogram` (uint32, CELLS): `read_cells` adds it to the counts."""
-    distance, cells = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint16)
-    x, y = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
+def count_bf16(a, b, limits, edges, counts, sums):  # type: ignore[no-untyped-def]
+    """As `count_pair`, without the values."""
+    distance, x, y = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
+    found, squares = np.empty(_COUNTS + 2, np.int64), np.empty(32)
+    near = True
     for start in range(0, a.size, BLOCK):
         p, q = a[start : start + BLOCK], b[start : start + BLOCK]
-        n = p.size
-        low, high, far = _cells(p, q, cells[:n], distance[:n])
-        if low < _NORMAL or high >= _INFINITY:
-            fill_bf16(p, x)
-            fill_bf16(q, y)
-            u, v = x[:n].view(np.float32), y[:n].view(np.float32)
-            count_block(p, q, u, v, limits, edges, distance, counts, sums)
-            continue
-        counts[0] += n
-        _count(cells[:n], histogram, a, b, start + BLOCK)
-        for k in range(edges.size):
-            if edges[k] > NEAR and far > edges[k]:
-                counts[18 + k] += count_above(distance[:n], edges[k])
-        moved, size = _square_sums(p, q)
-        sums[0] += moved
-        sums[1] += size
-
-
-@functools.cache
-def _meaning() -> np.ndarray:
-    """For each cell (columns): 1 where it is bit-equal, within each threshold, beyond each near edge (rows)."""
-    mantissa, steps = np.divmod(np.arange(CELLS), 64)
-    steps = steps - 32
-    old, place = 2 * (128 + mantissa), mantissa + steps
-    new = np.where(place < 0, 256 + place, np.where(place < 128, 2 * (128 + place), 4 * place))
-    within = [1000 * np.abs(new - old) < p * old for p in THOUSANDTHS]
-    beyond = [np.abs(steps) > edge for edge in ulp_edges("BF16") if edge <= NEAR]
-    return np.array([steps == 0, *within, *beyond], dtype=np.int64)
-
-
-def read_cells(histogram: np.ndarray, counts: np.ndarray) -> None:
-    """Add what the cells hold to the counts of `count_bf16`."""
-    filled = np.flatnonzero(histogram)
-    found = (_meaning()[:, filled] * histogram[filled]).sum(axis=1)
-    first = 1 + len(THOUSANDTHS)
-    counts[1 : 1 + first] += found[:first]
-    counts[18 : 18 + len(found) - first] += found[first:]
+        n = p.size - p.size % LANES
+        if near:
+            _count_near(p, q, found)
+            near = found[_COUNTS] <= 2 * NEAR and found[_COUNTS + 1] < _INFINITY - _NORMAL - 2 * NEAR
+        if not near:  # nor will the next block be
+            _count_any(p, q, found)
+            if max(found[_COUNTS], found[_COUNTS + 1]) >= _INFINITY - _NORMAL:
+                n = 0
+        if n:
+            _add_squares(p, q, squares)
+            counts[0] += n
+            counts[1:3] += n - found[5]  # no change at all is also the only one within 0.1 %
+            counts[3:8] += found[:5]
+            counts[18:] += found[5:_COUNTS]
+            sums[0] += squares[:16].sum()
+            sums[1] += squares[16:].sum()
+        if n < p.size:
+            fill_bf16(p[n:], x)
+            fill_bf16(q[n:], y)
+            u, v = x[: p.size - n].view(np.float32), y[: p.size - n].view(np.float32)
+            count_block(p[n:], q[n:], u, v, limits, edges, distance, counts, sums)

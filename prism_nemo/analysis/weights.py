@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prism_nemo.analysis.bf16_kernel import CELLS, count_bf16, read_cells
+from prism_nemo.analysis.bf16_kernel import count_bf16
 from prism_nemo.analysis.pair_kernel import BITS, count_pair, count_triple, limits, ulp_edges, widen_bf16
 from prism_nemo.analysis.tally import Change, Common, PairTally, TripleTally, change, common
 from prism_nemo.analysis.window import mapped
@@ -192,21 +192,18 @@ def _transitions(points: int) -> list[tuple[int, int]]:
 def _chunk(item: _Work, begin: int, end: int) -> tuple[dict[tuple[int, int], PairTally], TripleTally | None]:
     edges, bounds = ulp_edges(item.dtype), limits(item.dtype)
     pairs = {pair: PairTally.empty(item.dtype, end - begin) for pair in _transitions(len(item.infos))}
-    cells = {pair: np.zeros(CELLS, np.uint32) for pair in pairs}
     triple = TripleTally.empty(end - begin) if len(item.infos) == 3 else None
     for read in _steps(item, begin, end):
         needless = item.dtype == "BF16" and triple is None
         values = [] if needless else [_values(item.dtype, slot, bits) for slot, bits in enumerate(read)]
         for (i, j), tally in pairs.items():
             if item.dtype == "BF16":
-                count_bf16(read[i], read[j], bounds, edges, tally.counts, tally.sums, cells[i, j])
+                count_bf16(read[i], read[j], bounds, edges, tally.counts, tally.sums)
             else:
                 count_pair(read[i], read[j], values[i], values[j], bounds, edges, tally.counts, tally.sums)
         if triple is not None:
             (p, q, r), (x, y, z) = read, values
             count_triple(p, q, r, x, y, z, bounds, triple.counts, triple.sums)
-    for pair, tally in pairs.items():
-        read_cells(cells[pair], tally.counts)
     return pairs, triple
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_nemo.analysis.bf16_kernel import CELLS, count_bf16, read_cells
+from prism_nemo.analysis.bf16_kernel import count_bf16
 from prism_nemo.analysis.pair_kernel import BITS, THOUSANDTHS, count_pair, limits, ulp_edges
 from prism_nemo.analysis.tally import PairTally, percent
 from prism_nemo.analysis.weights import compare_weights
@@ -198,39 +198,78 @@ def tally_of(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray) -> Pa
     return tally
 
 
-def cells_of(a: np.ndarray, b: np.ndarray) -> PairTally:
-    tally, histogram = PairTally.empty("BF16", a.size), np.zeros(CELLS, np.uint32)
-    count_bf16(a, b, limits("BF16"), ulp_edges("BF16"), tally.counts, tally.sums, histogram)
-    read_cells(histogram, tally.counts)
+def fast_tally_of(a: np.ndarray, b: np.ndarray) -> PairTally:
+    tally = PairTally.empty("BF16", a.size)
+    count_bf16(a, b, limits("BF16"), ulp_edges("BF16"), tally.counts, tally.sums)
     return tally
 
 
-def test_cells_count_as_the_general_way_for_every_number_and_step():
-    """All normal bf16 numbers, each against its neighbours up to 35 steps away, far ones and negative ones."""
-    normal = np.arange(0x80, 0x7F80, dtype=np.uint16)
-    old = np.concatenate([normal, normal | 0x8000])
-    for steps, flip in [*((steps, 0) for steps in range(-35, 36)), (300, 0), (-300, 0), (1, 0x8000), (0x2000, 0x8000)]:
-        size = np.clip((old & 0x7FFF).astype(int) + steps, 0x80, 0x7F7F).astype(np.uint16)
-        new = size | (old & 0x8000 ^ flip)
-        assert (cells_of(old, new).counts == tally_of(old, new).counts).all(), (steps, flip)
-
-
-def test_cells_and_the_general_way_take_turns():
-    """Blocks with zeros, subnormals, inf or NaN beside blocks of normal numbers; sums in fp64 either way."""
-    random = np.random.default_rng(0)
-    a = random.integers(0x3000, 0x4000, 40_000).astype(np.uint16) | (random.integers(0, 2, 40_000) << 15).astype(
-        np.uint16
-    )
-    b = a + random.integers(0, 3, a.size).astype(np.uint16)
-    for place, bits in ((10, 0), (5_000, 0x8000), (9_000, 0x7F80), (13_000, 0xFFC0), (39_999, 3)):
-        a[place] = bits
-        b[place + 4_100 if place < 30_000 else place] = bits
-    ours, reference = cells_of(a, b), tally_of(a, b)
+def assert_fast_is_general(a: np.ndarray, b: np.ndarray) -> None:
+    """Equal counts; sums of the general way and of math.fsum."""
+    ours, reference = fast_tally_of(a, b), tally_of(a, b)
     assert (ours.counts == reference.counts).all()
     x, y = ((bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64) for bits in (a, b))
     keep = np.isfinite(x) & np.isfinite(y)
     expected = [math.fsum((y[keep] - x[keep]) ** 2), math.fsum(x[keep] ** 2)]
     assert ours.sums == pytest.approx(expected, rel=1e-13)
+    assert reference.sums == pytest.approx(expected, rel=1e-13)
+
+
+STEPS = [*range(-35, 36), -300, -200, -129, -128, -127, -64, -63, 63, 64, 126, 127, 128, 129, 200, 300, 600, 0x2000]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_bytes_count_as_the_general_way_for_every_normal_number(steps):
+    """All normal bf16 numbers of both signs, so many steps away; then with the other sign."""
+    normal = np.arange(0x80, 0x7F80, dtype=np.uint16)
+    old = np.concatenate([normal, normal | 0x8000])
+    size = np.clip((old & 0x7FFF).astype(int) + steps, 0x80, 0x7F7F).astype(np.uint16)
+    for sign in (old & 0x8000, ~old & 0x8000):
+        assert (fast_tally_of(old, size | sign).counts == tally_of(old, size | sign).counts).all()
+
+
+def like_weights(count: int, moved: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Bits of normal weights and of the same with noise of relative size `moved`; none is zero."""
+    random = np.random.default_rng(seed)
+    a = random.normal(0, 0.02, count)
+    pair = (
+        torch.from_numpy(x).to(torch.bfloat16).view(torch.int16) for x in (a, a * (1 + random.normal(0, moved, count)))
+    )
+    first, second = (bits.numpy().view(np.uint16).copy() for bits in pair)
+    return first, second
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.0005, 0.01, 0.2, 3.0])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 4095, 4096, 4097, 30_000])
+def test_every_size_and_amount_of_change(count, moved):
+    assert_fast_is_general(*like_weights(count, moved))
+
+
+def test_blocks_of_every_kind_take_turns():
+    """Zeros, subnormals, inf, NaN and far steps in some of the blocks, also at their ends."""
+    a, b = like_weights(60_000, 0.005)
+    for place, bits in (
+        (0, 0x3F80),
+        (4_096, 0),
+        (5_000, 0x8000),
+        (9_000, 0x7F80),
+        (13_000, 0xFFC0),
+        (16_383, 3),
+        (59_999, 0),
+    ):
+        a[place] = bits
+        b[place + 4_100 if place < 30_000 else place - 7] = bits
+    assert_fast_is_general(a, b)
+    assert_fast_is_general(b, a)
+
+
+@pytest.mark.parametrize("edge", [0x7F, 0x80, 0x9F, 0xA0, 0x7F40, 0x7F5F, 0x7F60, 0x7F7F, 0x7F80])
+def test_the_ends_of_the_normal_numbers(edge):
+    a, b = like_weights(4_096, 0.001)
+    for x, y in ((edge, edge), (edge, edge ^ 1), (edge, edge + 32), (edge, edge - 32), (edge, 0x8000 | edge)):
+        a[77], b[77] = x, y
+        assert (fast_tally_of(a, b).counts == tally_of(a, b).counts).all()
+        assert (fast_tally_of(b, a).counts == tally_of(b, a).counts).all()
 
 
 @settings(deadline=None)  # the first call compiles
