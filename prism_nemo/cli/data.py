@@ -187,7 +187,7 @@ class _Reporter:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._started = self._last = time.monotonic()
+        self._started = self._last = self._before = time.monotonic()
         self._done = 0
         self._show: Callable[[Progress], None] = self._draw if sys.stderr.isatty() else self._line
 
@@ -216,9 +216,9 @@ class _Reporter:
 
     def _line(self, progress: "Progress") -> None:
         now = time.monotonic()
-        if progress.bytes_done < self._done:  # a second look, at more of some source
-            self._started = now
-        self._done = progress.bytes_done
+        if progress.bytes_done < self._done:  # a second look, at more of some source, began after the last word
+            self._started = self._before
+        self._done, self._before = progress.bytes_done, now
         if now - self._last < 10 and progress.bytes_done < progress.bytes_total:
             return
         self._last = now

@@ -18,7 +18,7 @@ from prism_nemo.data.indexed import write_index
 from prism_nemo.data.select import SPLITS
 from prism_nemo.data.shard import CLEAN, RECORD, Receipt, read_receipt
 
-CHUNK_TOKENS = 1 << 22
+CHUNK_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

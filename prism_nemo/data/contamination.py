@@ -20,7 +20,9 @@ from prism_nemo.data.words import Windows, normalize, windows
 
 PIECE = 4 << 20
 OVERLAP = 1 << 16
-FORMAT = 1
+FORMAT = 2
+MOST_BITS = 26
+COLUMNS = ("hashes", "checks", "items", "bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Table:
     """xxh3_64 of the words, joined by single blanks."""
     items: np.ndarray
     """Index of the item; of several items with the same run, the first."""
+    bits: np.ndarray
+    """A filter before the search: one bit for every value of a hash's first bits, set when there is such a hash."""
 
 
 class Screen:
@@ -41,15 +45,14 @@ class Screen:
 
     def __init__(self, tables: Sequence[Table], items: Sequence[tuple[str, str]]) -> None:
         self.tables, self.items = tables, items
-        self._filters = [_filter(table.hashes) for table in tables]
 
     def find(self, documents: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
         """(index, {"hits": [...]}) for every document (UTF-8) that holds a run of words of an item."""
         for numbers, text, bounds in _joined(documents):
             found = windows(text)
             hits: dict[int, dict[int, list[tuple[int, int]]]] = {}
-            for table, bits in zip(self.tables, self._filters, strict=True):
-                for place, item in _matches(table, bits, text, found):
+            for table in self.tables:
+                for place, item in _matches(table, text, found):
                     local, last = np.searchsorted(bounds, found.begin[[place, place + table.length - 1]], "right") - 1
                     if local == last:
                         hits.setdefault(int(local), {}).setdefault(item, []).append((place, table.length))
@@ -113,10 +116,11 @@ def _check(run: bytes) -> int:
     return xxhash.xxh3_64_intdigest(run, seed=1)
 
 
-def _matches(table: Table, bits: np.ndarray, text: bytes, found: Windows) -> Iterator[tuple[int, int]]:
+def _matches(table: Table, text: bytes, found: Windows) -> Iterator[tuple[int, int]]:
     """(word index, item index) of every confirmed run."""
     hashes = found.hashes(table.length)
-    maybe = np.flatnonzero(bits[hashes >> _shift(bits)])
+    first = (hashes >> _shift(table.bits)).astype(np.int64)
+    maybe = np.flatnonzero((table.bits[first >> 3] >> (first & 7).astype(np.uint8)) & 1)
     row = np.minimum(np.searchsorted(table.hashes, hashes[maybe]), len(table.hashes) - 1)
     same = table.hashes[row] == hashes[maybe]
     for place, entry in zip(maybe[same].tolist(), row[same].tolist(), strict=True):
@@ -125,14 +129,14 @@ def _matches(table: Table, bits: np.ndarray, text: bytes, found: Windows) -> Ite
 
 
 def _filter(hashes: np.ndarray) -> np.ndarray:
-    """A table over the first bits of a hash, 64 places per hash up to 32 MiB: every worker has its own."""
-    bits = np.zeros(1 << min(max((len(hashes) * 64).bit_length(), 16), 25), bool)
-    bits[hashes >> _shift(bits)] = True
-    return bits
+    """64 places for each hash, 2^26 (8 MiB) at most."""
+    places = np.zeros(1 << min(max((len(hashes) * 64).bit_length(), 16), MOST_BITS), bool)
+    places[hashes >> np.uint64(65 - len(places).bit_length())] = True
+    return np.packbits(places, bitorder="little")
 
 
 def _shift(bits: np.ndarray) -> np.uint64:
-    return np.uint64(65 - len(bits).bit_length())
+    return np.uint64(62 - len(bits).bit_length())
 
 
 def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Table], int]:
@@ -157,7 +161,7 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
 def _table(length: int, runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Table:
     hashes, checks, items = (np.concatenate(column) for column in zip(*runs, strict=True))
     unique, first = np.unique(hashes, return_index=True)
-    return Table(length, unique, checks[first], items[first])
+    return Table(length, unique, checks[first], items[first], _filter(unique))
 
 
 def build_screen(
@@ -173,25 +177,27 @@ def build_screen(
     if not (folder / "items.json").is_file():
         tables, too_short = index_items(items, lists.ngram, lists.shortest)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {
-            f"{part}_{table.length}": getattr(table, part) for table in tables for part in ("hashes", "checks", "items")
+        names = {
+            "too_short": too_short,
+            "lengths": [table.length for table in tables],
+            "items": [[item.benchmark, item.name] for item in items],
         }
-        names = {"too_short": too_short, "items": [[item.benchmark, item.name] for item in items]}
         with tempfile.TemporaryDirectory(dir=folder) as own:  # several jobs may build the same index at once
-            np.savez(Path(own) / "tables.npz", **arrays)
+            for table in tables:
+                for column in COLUMNS:
+                    np.save(Path(own) / f"{column}_{table.length}.npy", getattr(table, column))
             (Path(own) / "items.json").write_text(json.dumps(names))
-            for name in ("tables.npz", "items.json"):
-                (Path(own) / name).replace(folder / name)
+            for path in sorted(Path(own).iterdir(), key=lambda path: path.suffix == ".json"):  # the list comes last
+                path.replace(folder / path.name)
     return folder, mark
 
 
 def load_screen(folder: Path) -> Screen:
-    """The screen that `build_screen` wrote."""
-    names = json.loads((folder / "items.json").read_text())["items"]
-    with np.load(folder / "tables.npz", allow_pickle=False) as arrays:
-        lengths = sorted(int(key.removeprefix("hashes_")) for key in arrays.files if key.startswith("hashes_"))
-        tables = [
-            Table(length, arrays[f"hashes_{length}"], arrays[f"checks_{length}"], arrays[f"items_{length}"])
-            for length in lengths
-        ]
-    return Screen(tables, [(benchmark, item) for benchmark, item in names])
+    """The screen that `build_screen` wrote. Its tables are memory mapped: all workers of a machine share them."""
+    names = json.loads((folder / "items.json").read_text())
+    tables = [Table(length, *(_column(folder, name, length) for name in COLUMNS)) for length in names["lengths"]]
+    return Screen(tables, [(benchmark, item) for benchmark, item in names["items"]])
+
+
+def _column(folder: Path, name: str, length: int) -> np.ndarray:
+    return np.asarray(np.load(folder / f"{name}_{length}.npy", mmap_mode="r", allow_pickle=False))

@@ -126,7 +126,7 @@ def _reference_tokenizer(text: str) -> Any:
     return tokenizer
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)  # a large vocabulary takes 100 MB
 def load_encoder(name: str, tokenizer: TokenizerFacts) -> Encoder:
     """The encoder of that name. Raises InputError when its package is missing or refuses the tokenizer."""
     if name not in ENCODERS:

@@ -173,7 +173,8 @@ def compressed_beginning(unit: Unit, most: int) -> tuple[list[bytes], float]:
 def _parquet(unit: Unit, columns: tuple[str, ...], wanted: Wanted) -> Iterator[Row | None]:
     from pyarrow import parquet
 
-    with _readable(unit.path), parquet.ParquetFile(unit.path) as file:
+    # Unbuffered, the whole column of a row group would be held in memory, however large it is.
+    with _readable(unit.path), parquet.ParquetFile(unit.path, buffer_size=CHUNK, pre_buffer=False) as file:
         _need_columns(unit.path, columns, file.schema_arrow.names)
         number = sum(file.metadata.row_group(index).num_rows for index in range(unit.start))
         groups = list(range(unit.start, unit.end))

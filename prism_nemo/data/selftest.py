@@ -55,14 +55,13 @@ def examine(name: str, tokenizer: TokenizerFacts, sample: Sequence[str]) -> str:
 
 def compare(name: str, tokenizer: TokenizerFacts, texts: Sequence[str]) -> str:
     """The first difference to `tokenizers`, in words; empty for none."""
+    expected = load_encoder("tokenizers", tokenizer)(texts)
     try:
-        encode = load_encoder(name, tokenizer)
-        found = encode(texts)
+        found = load_encoder(name, tokenizer)(texts)
     except InputError as error:
         return str(error)
     except Exception as error:  # an encoder that fails on a string is not exact
         return f"it fails on a test string: {' '.join(str(error).split())[:120]}"
-    expected = load_encoder("tokenizers", tokenizer)(texts)
     if len(found) != len(texts):
         return f"it gives {len(found)} answers to {len(texts)} texts"
     for text, own, reference in zip(texts, found, expected, strict=True):

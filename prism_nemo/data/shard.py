@@ -30,7 +30,7 @@ from prism_nemo.data.rows import Bad, Row, read_rows
 from prism_nemo.errors import InputError
 
 FORMAT = 1
-BATCH_BYTES = 2 << 20
+BATCH_BYTES = 1 << 19
 BATCH_DOCUMENTS = 1024
 RAW_LIMIT = 1 << 16
 

@@ -1,11 +1,14 @@
 """Making shards with any number of processes, and hashing source files once."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from prism_nemo.errors import InputError, PrismError
 ENOUGH_ROWS = 10_000
 WORTH_A_POOL = 8 << 20
 """Bytes below which starting processes takes longer than the work."""
+ABANDONED = 24 * 3600
+"""Seconds after which a shard that was not finished is taken for a killed process's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +87,7 @@ def make_shards(
     Raises PrismError as soon as it is clear that too many of a source's rows are bad.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     bad = BadRows(job.mixture, max_bad_fraction)
     total, done, made = sum(unit.bytes for unit, _, _ in stretches), 0, 0
     found: dict[int, Path] = {}
@@ -99,6 +105,14 @@ def make_shards(
             source = job.mixture.sources[unit.source].name
             on_progress(Progress(source=source, bytes_done=done, bytes_total=total, bytes_made=made))
     return [found[index] for index in range(len(stretches))], own
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-made shards of killed processes, on whichever machine: no living one works so long on a shard."""
+    for path in folder.glob(".*"):
+        with contextlib.suppress(FileNotFoundError):  # just finished, by another process
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _made(job: Job, stretches: Sequence[Stretch], folder: Path, workers: int) -> Iterator[tuple[int, Path, bool]]:

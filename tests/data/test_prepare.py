@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import os
 import random
 import re
 import shutil
@@ -378,6 +379,16 @@ def test_a_cache_serves_another_budget_without_encoding_again(tmp_path, three_so
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "shards").iterdir()}
     prepare(mixture, tokenizer, **settings_of(tmp_path, out=tmp_path / "more", tokens=60_000, **common))
     assert stamps == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "shards").iterdir()}
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path, three_sources, tokenizer):
+    shards = tmp_path / "cache" / "shards"
+    for name in (".old.node.7", ".new.node.8"):
+        (shards / name).mkdir(parents=True)
+        (shards / name / "ids.bin").write_text("half")
+    os.utime(shards / ".old.node.7", (0, 0))
+    prepare(three_sources(), tokenizer, **settings_of(tmp_path, cache=tmp_path / "cache"))
+    assert [path.name for path in shards.glob(".*")] == [".new.node.8"]
 
 
 def test_a_truncated_file_stops_with_its_name(tmp_path, three_sources, tokenizer):

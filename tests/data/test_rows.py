@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
 import datasets
 import pyarrow as pa
@@ -121,6 +123,33 @@ def test_a_folder_of_plain_text_is_one_document_per_file(tmp_path):
     first, second, third = rows_of(tmp_path)
     assert (first, second) == ({"text": "first\n"}, {"text": "second"})
     assert isinstance(third, Bad) and third.reason == "bad UTF-8"
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from prism_nemo.data.files import plan_units
+from prism_nemo.data.mixture import Mixture, Part, Source
+from prism_nemo.data.rows import read_rows
+
+for path in sys.argv[1:]:
+    mixture = Mixture(name="m", sources=(Source(name="s", weight=1.0, parts=(Part(path=path),)),))
+    (unit,) = plan_units(mixture, 1 << 40)
+    for row in read_rows(unit, ("text",), lambda name, position: True):
+        pass
+    print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_memory_does_not_grow_with_a_row_group(tmp_path):
+    for name, count in (("small", 300), ("large", 9000)):
+        table = pa.Table.from_pylist([{"text": f"{number:05}" * 2000} for number in range(count)])
+        parquet.write_table(table, tmp_path / f"{name}.parquet", compression="none", use_dictionary=False)
+    assert parquet.read_metadata(tmp_path / "large.parquet").num_row_groups == 1
+    files = [str(tmp_path / f"{name}.parquet") for name in ("small", "large")]
+    result = subprocess.run([sys.executable, "-c", PEAK, *files], capture_output=True, text=True, check=True)
+    before, after = map(int, result.stdout.split())
+    assert (after - before) * 1024 < (tmp_path / "large.parquet").stat().st_size / 2
 
 
 def test_rows_that_are_not_wanted_are_counted_and_not_parsed(tmp_path):
