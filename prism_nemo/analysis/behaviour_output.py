@@ -93,6 +93,7 @@ def draw_behaviour(report: BehaviourReport, folder: Path) -> list[str]:
             for k, kind in enumerate(kinds):
                 _dots(axis, [getattr(row, kind) for row in report.rows], k, len(kinds), scale)
             axis.set_xlabel(label)
+        axes[0].set_xlim(-3, 103)
         names = [f"{row.name}, {row.benchmark}" for row in report.rows]
         axes[0].set(yticks=range(count), yticklabels=names, ylim=(count - 0.4, -0.6))
         labels = ("all answers", "right", "wrong")

@@ -186,10 +186,13 @@ def _plane(plt: Any, report: LandscapeReport) -> Any:
         lines = axis.contour(xs, ys, grid, levels=6, colors="white", linewidths=0.6)
         axis.clabel(lines, fontsize=7)
         figure.colorbar(filled, label="pass rate, %")
-    axis.plot([point.x for point in points], [point.y for point in points], "k.", markersize=3)
+    else:
+        axis.set_title(f"pass rate {grid[0, 0]:.1f} % at every point")
+    node: dict[str, Any] = {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "markeredgecolor": "black"}
+    axis.plot([point.x for point in points], [point.y for point in points], **node, linestyle="none", clip_on=False)
     corner = {point.x: f" {100 * point.rate.value:.1f}" for point in report.points if point.kind == "path"}
     for name, place, position in (("MT", (0, 0), 1), ("RL", (1, 0), 2), ("base", (0, 1), 0)):
-        axis.plot(*place, marker="o", markerfacecolor="white", markeredgecolor="black", linestyle="none")
+        axis.plot(*place, marker="D", markersize=7, markerfacecolor="white", markeredgecolor="black")
         note = {"xytext": (5, 5), "textcoords": "offset points", "fontweight": "bold", "color": "black"}
         axis.annotate(
             name + corner.get(position, ""),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.analysis.paper import paper_rows
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 
 Row = Mapping[str, Any]
@@ -37,8 +38,11 @@ def produce(
 ) -> dict[str, Any]:
     """Make the artifact at `out` unless it stands already; returns its report.
 
-    Raises InputError when `out` holds something else and `force` is not given.
+    Raises InputError when `out` holds something else and `force` is not given, and for a `paper` among the parameters
+    that the paper's analyses do not cover.
     """
+    if parameters.get("paper"):
+        paper_rows(parameters["paper"], ())  # an unknown one is found before the work
     request = Request(kind="analysis", parameters={"analysis": analysis, **parameters}, inputs=inputs)
     if not is_up_to_date(out, request, force=force):
         with publish(out, request) as draft:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.analysis.tally import Change
-from prism_nemo.analysis.weights import compare_weights
+from prism_nemo.analysis.weights import compare_weights, reading_notes
 from prism_nemo.errors import InputError
 
 SCOPES = ("total", "group", "component")
@@ -96,14 +96,19 @@ def measure_trajectory(
     """Every checkpoint (step -> folder) against `start` and against the one before it; each is streamed."""
     rows: list[Step] = []
     before: dict[str, Path] = {}
+    totals: list[Change] = []
+    dtypes: dict[str, int] = {}
     notes: list[str] = []
     for number, (step, folder) in enumerate(sorted(checkpoints.items())):
         points = {"start": start, **before, f"step {step}": folder}
         report = compare_weights(*points.values(), labels=tuple(points), ignore=ignore, threads=threads)
         rows += [row for scope in SCOPES for row in _steps(step, scope, report)]
-        notes += [note for note in report.notes if note not in notes]
+        totals += [row for row in report.changes if row.scope == "total"]
+        notes += [note for note in report.notes if note not in reading_notes(report.changes, report.dtypes)]
+        dtypes |= report.dtypes
         before = {f"step {step}": folder}
         progress(number + 1, len(checkpoints))
+    notes = [*dict.fromkeys(notes), *reading_notes(totals, dtypes)]
     return TrajectoryReport(start=str(start), steps=sorted(checkpoints), rows=rows, fronts=_fronts(rows), notes=notes)
 
 

@@ -105,27 +105,43 @@ def compare_weights(
         dtypes=_dtypes(work),
         changes=changes,
         common=_commons(measured) if len(folders) == 3 else [],
-        notes=[*notes, *_reading_notes(changes, _dtypes(work))],
+        notes=[*notes, *reading_notes(changes, _dtypes(work))],
     )
 
 
 def _plan(checkpoints: Sequence[HfFolder], ignore: Sequence[str]) -> tuple[list[_Work], list[str]]:
     found = [canonical_tensors(checkpoint) for checkpoint in checkpoints]
-    ignored = sorted(name for name in set().union(*found) if any(fnmatch.fnmatch(name, glob) for glob in ignore))
+    ignored = _ignored(set().union(*found), ignore)
     for tensors in found:
         for name in ignored:
             tensors.pop(name, None)
     _refuse_missing(found, checkpoints)
-    integers = [name for name, info in found[0].items() if NAMES[info.dtype] not in BITS]
-    names = [name for name in found[0] if name not in integers]
-    work = [_match(name, [tensors[name] for tensors in found]) for name in names]
-    notes = [f"not compared, ignored by pattern: {', '.join(ignored)}"] if ignored else []
-    notes += [f"not compared, no floating-point numbers: {', '.join(integers)}"] if integers else []
+    matched = {name: [tensors[name] for tensors in found] for name in found[0]}
+    others = [name for name, infos in matched.items() if not any(NAMES[info.dtype] in BITS for info in infos)]
+    work = [_match(name, infos) for name, infos in matched.items() if name not in others]
+    if not work:
+        patterns = ", ".join(f"'{glob}'" for glob in ignore)
+        why = f": --ignore {patterns} leaves all tensors out" if ignored else f" in {checkpoints[0].path}"
+        raise InputError(f"nothing is left to compare{why}")
     mixed = [item.name for item in work if len({info.dtype for info in item.infos}) > 1]
-    notes += (
-        [f"{len(mixed)} tensors have mixed dtypes and were compared in the wider one: {mixed[0]}, ..."] if mixed else []
-    )
+    notes = [f"not compared, ignored by pattern: {_some(ignored)}"] if ignored else []
+    notes += [f"not compared, of other dtypes than {', '.join(reversed(BITS))}: {_some(others)}"] if others else []
+    notes += [f"of mixed dtypes, compared in the wider one: {_some(mixed)}"] if mixed else []
     return work, notes
+
+
+def _ignored(names: Iterable[str], ignore: Sequence[str]) -> list[str]:
+    fits = {glob: fnmatch.filter(names, glob) for glob in ignore}
+    idle = [glob for glob, found in fits.items() if not found]
+    if idle:
+        raise InputError(f"--ignore '{idle[0]}' fits no tensor; patterns are for whole names, such as '*.q_proj.*'")
+    return sorted({name for found in fits.values() for name in found})
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _refuse_missing(found: Sequence[Mapping[str, Entry]], checkpoints: Sequence[HfFolder]) -> None:
@@ -133,9 +149,8 @@ def _refuse_missing(found: Sequence[Mapping[str, Entry]], checkpoints: Sequence[
         for have, lack, where in ((found[0], tensors, checkpoint), (tensors, found[0], checkpoints[0])):
             missing = [name for name in have if name not in lack]
             if missing:
-                more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
                 raise InputError(
-                    f"{where.path} lacks {', '.join(missing[:3])}{more}; compare checkpoints of one model, "
+                    f"{where.path} lacks {_some(missing)}; compare checkpoints of one model, "
                     f"or leave tensors out with --ignore '{missing[0]}'"
                 )
 
@@ -147,9 +162,10 @@ def _match(name: str, infos: Sequence[Entry]) -> _Work:
                 f"{name} has shape {list(infos[0].shape)} in {infos[0].file} and {list(info.shape)} in {info.file}; "
                 f"leave it out with --ignore '{name}'"
             )
-        if NAMES[info.dtype] not in BITS:
+        if (NAMES[info.dtype] in BITS) != (NAMES[infos[0].dtype] in BITS):
+            places = " and ".join(f"{NAMES[each.dtype]} in {each.file}" for each in (infos[0], info))
             raise InputError(
-                f"{name} has dtype {NAMES[info.dtype]} in {info.file}, a floating-point one in {infos[0].file}"
+                f"{name} has dtype {places}, which cannot be compared; leave it out with --ignore '{name}'"
             )
     dtypes = {NAMES[info.dtype] for info in infos}
     widest = dtypes.pop() if len(dtypes) == 1 else ("F64" if "F64" in dtypes else "F32")
@@ -298,20 +314,20 @@ def _commons(measured: Sequence[Measured]) -> list[Common]:
     return found
 
 
-def _reading_notes(changes: Sequence[Change], dtypes: Mapping[str, int]) -> list[str]:
+def reading_notes(changes: Sequence[Change], dtypes: Mapping[str, int]) -> list[str]:
+    """How coarse the dtype is, elements left out, tensors without a norm; what transitions share is said once."""
     notes = []
     if "BF16" in dtypes:
         notes.append(
             "bf16 neighbours differ by 0.39 to 0.78 %: '0.1 %' is exact equality and '1 %' calls every one-ulp move "
             "unchanged; read the ulp histogram beside the shares"
         )
-    for row in changes:
-        if row.scope == "total" and row.elements != row.compared:
-            notes.append(
-                f"{row.transition}: {row.elements - row.compared} elements are inf or NaN at one end, left out"
-            )
-        if row.scope == "total" and row.zero_norm_tensors:
-            notes.append(
-                f"{row.transition}: {row.zero_norm_tensors} tensors are all zeros at the start: no relative L2"
-            )
-    return notes
+    remarks: dict[str, list[str]] = {}
+    for row in (row for row in changes if row.scope == "total"):
+        if row.elements != row.compared:
+            left_out = f"{row.elements - row.compared} elements are inf or NaN at one end, left out"
+            remarks.setdefault(left_out, []).append(row.transition)
+        if row.zero_norm_tensors:
+            zeros = f"{row.zero_norm_tensors} tensors are all zeros at the start: no relative L2"
+            remarks.setdefault(zeros, []).append(row.transition)
+    return notes + [f"{_some(list(dict.fromkeys(places)))}: {remark}" for remark, places in remarks.items()]

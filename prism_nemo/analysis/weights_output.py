@@ -187,7 +187,8 @@ def _shares(plt: Any, report: WeightReport) -> Any:
     left.set(xscale="log", xlabel="relative threshold, %", ylabel="elements unchanged, %", ylim=(-3, 103))
     left.set_xticks([0.1, 0.5, 1, 2, 5, 10], ["0.1", "0.5", "1", "2", "5", "10"])
     left.minorticks_off()
-    left.legend([row.transition for row in totals])
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(totals), "fontsize": 7}
+    left.legend([row.transition for row in totals], **above)
     dtype = max(report.dtypes, key=lambda name: report.dtypes[name])
     width = 0.8 / len(totals)
     bins = _short(list(totals[0].ulp[dtype]))
@@ -196,7 +197,9 @@ def _shares(plt: Any, report: WeightReport) -> Any:
         counts = np.append(counts[: len(bins) - 1], counts[len(bins) - 1 :].sum())
         shares = 100 * counts / max(counts.sum(), 1)
         places = np.arange(len(bins)) + (k - (len(totals) - 1) / 2) * width
-        right.bar(places, shares, width, color=COLOURS[k], hatch=HATCHES[k], edgecolor="white")
+        style = {"color": COLOURS[k], "hatch": HATCHES[k], "edgecolor": "white", "label": row.transition}
+        right.bar(places, shares, width, **style)
+    right.legend(**above)
     right.set(xlabel=f"distance in {dtype} steps (ulp)", ylabel="elements, %")
     right.set_xticks(range(len(bins)), bins, rotation=60, ha="right")
     figure.tight_layout()
@@ -230,8 +233,8 @@ def _by_layer(plt: Any, report: WeightReport) -> Any:
         step = max(1, len(layers) // 20)
         axis.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
         axis.grid(False)
-        axis.set_facecolor("#EEEEEE")
-    axes[-1, 0].set_xlabel("layer (grey: no such component, or bit-equal)")
+        axis.patch.set(facecolor="white", hatch="////", edgecolor="#BBBBBB", linewidth=0)
+    axes[-1, 0].set_xlabel("layer (hatched: no such component, or bit-equal)")
     if values.size:
         figure.colorbar(shown, ax=list(axes[:, 0]), label="relative L2 change")
     return figure

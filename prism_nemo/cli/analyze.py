@@ -11,6 +11,11 @@ app = typer.Typer(help="What training did: weights, representations, behaviour."
 JSON = typer.Option(False, "--json", help="The whole report as JSON.")
 OUT = typer.Option(..., "--out", "-o", help="Folder of the analysis artifact.")
 FORCE = typer.Option(False, "--force", help="Rebuild an artifact that was made differently.")
+LABELS = typer.Option("base,mt,rl", help="What the points are called.")
+IGNORE = typer.Option([], help="Glob of tensor names to leave out; may be repeated.")
+SUITE = typer.Option("", help="Benchmarks, such as math500:8.")
+PROBLEMS = typer.Option(None, help="Instead: a JSONL file of problems.")
+DATA = typer.Option([], help="NAME=FILE: a benchmark's local copy.")
 PAPER = typer.Option(None, help="A model of the paper to stand beside, such as granite-3.3-8b.")
 
 
@@ -48,8 +53,8 @@ def weights(
     b: Path,
     c: Path | None = typer.Argument(None),
     out: Path = OUT,
-    labels: str = typer.Option("base,mt,rl", help="What the points are called."),
-    ignore: list[str] = typer.Option([], help="Glob of tensor names to leave out; may be repeated."),
+    labels: str = LABELS,
+    ignore: list[str] = IGNORE,
     paper: str | None = PAPER,
     force: bool = FORCE,
     json_output: bool = JSON,
@@ -74,7 +79,7 @@ def cka(
     c: Path | None = typer.Argument(None),
     inputs: Path = typer.Option(..., help="Texts: one per line, or JSON lines with a text field."),
     out: Path = OUT,
-    labels: str = typer.Option("base,mt,rl", help="What the points are called."),
+    labels: str = LABELS,
     count: int = typer.Option(200, help="How many inputs."),
     field: str = typer.Option("text", help="Field of the JSON lines."),
     max_tokens: int = typer.Option(512, help="Longer inputs are cut (tokens)."),
@@ -100,7 +105,7 @@ def cka(
         force=force,
     )
     lines = [
-        f"{' and '.join(item['pair'])}: least alike at state {item['minimum'][0]}, CKA {item['minimum'][1]:.4f}"
+        f"{' and '.join(item['pair'])}: least alike at state {item['minimum'][0]}, CKA {item['minimum'][1]:.6f}"
         for item in report["comparisons"]
         if item["minimum"]
     ]
@@ -113,9 +118,9 @@ def landscape(
     mt: Path,
     rl: Path,
     out: Path = OUT,
-    suite: str = typer.Option("", help="Benchmarks, such as math500:8."),
-    problems: Path | None = typer.Option(None, help="Instead: a JSONL file of problems."),
-    data: list[str] = typer.Option([], help="NAME=FILE: a benchmark's local copy."),
+    suite: str = SUITE,
+    problems: Path | None = PROBLEMS,
+    data: list[str] = DATA,
     store: Path = typer.Option(Path("generations"), help="Folder of the generation store."),
     samples: int = typer.Option(8, "-k", "--samples", help="Samples per question and point."),
     temperature: float = typer.Option(0.6, help="The paper's."),
@@ -154,7 +159,7 @@ def landscape(
         progress=note,
     )
     lines = [
-        f"{point['x']:.3g}: pass rate {_percent(point['rate']['value'])}"
+        f"position {point['x']:.3g}: pass rate {_percent(point['rate']['value'])}"
         for point in report["points"]
         if point["kind"] == "path"
     ]
@@ -165,9 +170,9 @@ def landscape(
 def behaviour(
     stores: list[Path] = typer.Argument(..., help="STORE...: folders of generation stores."),
     out: Path = OUT,
-    suite: str = typer.Option("", help="Benchmarks, such as math500:8."),
-    problems: Path | None = typer.Option(None, help="Instead: a JSONL file of problems."),
-    data: list[str] = typer.Option([], help="NAME=FILE: a benchmark's local copy."),
+    suite: str = SUITE,
+    problems: Path | None = PROBLEMS,
+    data: list[str] = DATA,
     model: list[str] = typer.Option([], help="NAME=FOLDER: only these models, by these names; may be repeated."),
     samples: int | None = typer.Option(None, "-k", "--samples", help="Samples per question; default the benchmark's."),
     paper: str | None = PAPER,
@@ -193,7 +198,7 @@ def trajectory(
     run: Path,
     out: Path = OUT,
     start: Path | None = typer.Option(None, help="What RL began with; default the earliest checkpoint."),
-    ignore: list[str] = typer.Option([], help="Glob of tensor names to leave out; may be repeated."),
+    ignore: list[str] = IGNORE,
     paper: str | None = PAPER,
     force: bool = FORCE,
     json_output: bool = JSON,

@@ -135,7 +135,9 @@ def test_a_tensor_of_zeros_has_no_relative_l2(tmp_path):
     assert report.find("a -> b", "tensor", "x").l2 is None
     assert report.find("a -> b", "total").l2_tensor_mean == 0
     assert report.find("a -> b", "total").zero_norm_tensors == 1
-    assert any("all zeros" in note for note in report.notes)
+    assert "a -> b: 1 tensors are all zeros at the start: no relative L2" in report.notes
+    third = compare_weights(tmp_path / "a", tmp_path / "a", tmp_path / "b", labels=("a", "b", "c"))
+    assert "a -> b, b -> c, a -> c: 1 tensors are all zeros at the start: no relative L2" in third.notes
 
 
 def test_planted_single_steps_are_recovered_exactly(tmp_path):
@@ -177,8 +179,13 @@ def test_three_points_equal_brute_force(pico, tmp_path):
     assert report.common[0].cosine_successive == pytest.approx(expected, rel=1e-11)
     expected = torch.nn.functional.cosine_similarity(b - a, c - a, dim=0).item()
     assert report.common[0].cosine_common_origin == pytest.approx(expected, rel=1e-11)
-    pairs = {(row.transition) for row in report.changes}
-    assert pairs == {"a -> b", "b -> c", "a -> c"}
+    a, b, c = (
+        torch.cat([tensor.flatten().view(torch.int16) for tensor in load(folder).values()]) for folder in folders
+    )
+    assert report.common[0].moved_by_both == pytest.approx(((a != b) & (b != c)).double().mean().item(), abs=1e-15)
+    assert report.common[0].differ_at_both == pytest.approx(((a != b) & (a != c)).double().mean().item(), abs=1e-15)
+    assert report.common[0].moved_by_both != report.common[0].differ_at_both
+    assert {row.transition for row in report.changes} == {"a -> b", "b -> c", "a -> c"}
 
 
 finite_bf16 = st.integers(0, 0xFFFF).filter(lambda bits: bits & 0x7F80 != 0x7F80)
@@ -218,10 +225,11 @@ def assert_fast_is_general(a: np.ndarray, b: np.ndarray) -> None:
 STEPS = [*range(-35, 36), -300, -200, -129, -128, -127, -64, -63, 63, 64, 126, 127, 128, 129, 200, 300, 600, 0x2000]
 
 
+@pytest.mark.parametrize("first, last", [(0x80, 0x7F80), (0x3000, 0x4000)])
 @pytest.mark.parametrize("steps", STEPS)
-def test_bytes_count_as_the_general_way_for_every_normal_number(steps):
-    """All normal bf16 numbers of both signs, so many steps away; then with the other sign."""
-    normal = np.arange(0x80, 0x7F80, dtype=np.uint16)
+def test_bytes_count_as_the_general_way_for_every_step(steps, first, last):
+    """All normal bf16 numbers, and those in the middle alone (the short way is open there), so many steps away."""
+    normal = np.arange(first, last, dtype=np.uint16)
     old = np.concatenate([normal, normal | 0x8000])
     size = np.clip((old & 0x7FFF).astype(int) + steps, 0x80, 0x7F7F).astype(np.uint16)
     for sign in (old & 0x8000, ~old & 0x8000):
@@ -311,11 +319,18 @@ def test_the_ulp_distance_is_a_distance(a, b, c):
     assert (distance(a, b) == 0) == (value_of(a) == value_of(b))
 
 
+def test_numbers_of_other_dtypes_are_named_and_left_out(tmp_path):
+    tensors = {"x": torch.ones(4), "y": torch.arange(4), "z": torch.ones(4).to(torch.float8_e4m3fn)}
+    report = compare_weights(save(tmp_path / "a", tensors), save(tmp_path / "b", tensors))
+    assert report.elements == 4
+    assert "not compared, of other dtypes than F64, F32, F16, BF16: y, z" in report.notes
+
+
 def test_mixed_dtypes_are_compared_in_the_wider_one_and_said_so(tmp_path):
     a = torch.randn(64, dtype=torch.float32)
     report = compare_weights(save(tmp_path / "a", {"x": a}), save(tmp_path / "b", {"x": a.to(torch.bfloat16)}))
     assert report.dtypes == {"F32": 64}
-    assert any("mixed dtypes" in note for note in report.notes)
+    assert "of mixed dtypes, compared in the wider one: x" in report.notes
     assert_equal(report.find("a -> b", "total"), [reference(a, a.to(torch.bfloat16).float())])
 
 
@@ -338,6 +353,16 @@ def test_bad_input_is_named(pico, tmp_path):
         compare_weights(base, lacking)
     with pytest.raises(InputError, match="lacking lacks"):
         compare_weights(lacking, base)
+    with pytest.raises(InputError, match=r"nothing is left to compare: --ignore '\*' leaves all tensors out"):
+        compare_weights(base, lacking, ignore=["*"])
+    with pytest.raises(InputError, match=r"--ignore '\*.q_porj.\*' fits no tensor"):
+        compare_weights(base, base, ignore=["*.q_porj.*"])
+    whole = save(tmp_path / "whole", {**tensors, name: tensors[name].to(torch.int8)}, config)
+    for pair in ((base, whole), (whole, base)):
+        with pytest.raises(
+            InputError, match=r"q_proj.weight has dtype .*(I8 in .*whole\S+,|whole\S+ and BF16) .*--ignore"
+        ):
+            compare_weights(*pair)
     report = compare_weights(base, lacking, ignore=["*.0.self_attn.q_proj.*"])
     assert any("ignored by pattern" in note and name in note for note in report.notes)
     other = save(tmp_path / "other", {**tensors, name: tensors[name][:-1]}, config)
