@@ -19,6 +19,7 @@ from prism_nemo.data.mixture import load_mixture
 from prism_nemo.models.pico import make_pico
 from prism_nemo.recipe import load_recipe
 from prism_nemo.rl.pools import POOLS
+from prism_nemo.stages.chain import chain
 
 PRISM = Path(sys.executable).parent / "prism"
 SLOW = ("convert import", "convert export", "convert verify")
@@ -160,6 +161,12 @@ def test_the_analysis_script_runs_on_three_checkpoints(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "weights" / "report.json").is_file()
     assert (tmp_path / "out" / "cka" / "report.json").is_file()
     assert subprocess.run(script[:1], env=environment, capture_output=True).returncode == 2
+
+
+def test_the_stages_of_the_laptop_page_are_those_of_the_rehearsal(tmp_path: Path) -> None:
+    table = (ROOT / "docs" / "laptop.md").read_text().split("| Stages |")[1].split("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(stage.name for stage in chain(load_recipe("tiny_dense"), tmp_path))
 
 
 def test_the_pools_of_prompts_are_those_of_the_program() -> None:
