@@ -43,7 +43,8 @@ class Run:
     fingerprints: Mapping[str, str]
     """Stage -> content fingerprint of its artifact, as `prism artifact lineage` prints it."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
-    """Stage -> lines of its progress.jsonl, also of a stage that still runs."""
+    """Stage -> lines of its progress.jsonl, also of a stage that still runs. Of RL in NeMo-RL, whose steps our
+    environment does not know, a line per `batch` of rollouts."""
     blends: Mapping[str, Mapping[str, Any]]
     """Stage -> report of the data room."""
     proofs: Mapping[str, Mapping[str, Any]]
@@ -151,13 +152,19 @@ def _order(folder: Path, records: Mapping[str, Any]) -> list[str]:
 
 
 def _progress(folder: Path, stage: str) -> list[dict[str, Any]]:
-    """Of the finished artifact or of its draft; a line cut by a kill is left out."""
+    """Of the finished artifact or of its draft; of NeMo-RL the rewards that our environment logs, a line a batch."""
     for place in (folder / stage, folder / f".{stage}.partial"):
-        path = place / "progress.jsonl"
-        if path.is_file():
-            lines = path.read_text().splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-    return []
+        if (place / "progress.jsonl").is_file():
+            return _lines(place / "progress.jsonl")
+    rewards = folder / f"{stage}.nemo_rl" / "rewards.jsonl"
+    if not rewards.is_file():
+        return []
+    return [{"step": number, "batch": number, **line} for number, line in enumerate(_lines(rewards), 1)]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """A line cut by a kill is left out."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _reports(parts: Mapping[str, Path], file: str, kinds: Sequence[str] = ()) -> dict[str, Any]:

@@ -18,6 +18,10 @@ TITLES = {
     "rl_base": "RL on the base",
     "rl": "RL on MT",
 }
+BATCHES = (
+    " NeMo-RL: a point is a batch of rollouts that our environment judged, in order; one that was done again after a "
+    "stop is there twice. KL and loss are in NeMo-RL's own logs."
+)
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -147,9 +151,15 @@ def _reinforcement(run: Run, prefix: str) -> list[Block]:
         panels=panels,
         legend=[Key(text=TITLES[name], colour=RL[name], dashed=name == "rl_base") for name in wanted],
         reading="Each point is the mean over one step's rollouts, so it is noisy: look at the trend; a KL that keeps "
-        "rising means that the policy leaves its start." + _smoothed(max(len(run.curves[name]) for name in wanted)),
+        "rising means that the policy leaves its start."
+        + _smoothed(max(len(run.curves[name]) for name in wanted))
+        + (BATCHES if any(_batches(run, name) for name in wanted) else ""),
     )
     return [figure, _rl_table(run, wanted), *missing]
+
+
+def _batches(run: Run, stage: str) -> bool:
+    return "batch" in run.curves[stage][-1]
 
 
 def _right(domain: str) -> Callable[[Mapping[str, Any]], float | None]:
@@ -178,7 +188,9 @@ def _rl_panel(
     if not lines:
         return None
     return Panel(
-        title=title, svg=curves(lines, prefix, x="step", y=unit, height=1.9), says=f"{title}, {unit}: {'; '.join(said)}"
+        title=title,
+        svg=curves(lines, prefix, x="batch" if _batches(run, wanted[0]) else "step", y=unit, height=1.9),
+        says=f"{title}, {unit}: {'; '.join(said)}",
     )
 
 
