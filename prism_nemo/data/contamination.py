@@ -4,6 +4,7 @@ Every run of n words (13 by default, the rule of the GPT-3 paper, appendix C) of
 normalized document. Hits of the first hash are confirmed by a second, independent one of the words themselves.
 """
 
+import array
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ PIECE = 4 << 20
 OVERLAP = 1 << 16
 FORMAT = 2
 MOST_BITS = 26
+CHUNK = 1 << 16
 COLUMNS = ("hashes", "checks", "items", "bits")
 
 
@@ -119,8 +121,8 @@ def _check(run: bytes) -> int:
 def _matches(table: Table, text: bytes, found: Windows) -> Iterator[tuple[int, int]]:
     """(word index, item index) of every confirmed run."""
     hashes = found.hashes(table.length)
-    first = (hashes >> _shift(table.bits)).astype(np.int64)
-    maybe = np.flatnonzero((table.bits[first >> 3] >> (first & 7).astype(np.uint8)) & 1)
+    byte, bit = _place(hashes, len(table.bits))
+    maybe = np.flatnonzero((table.bits[byte] >> bit) & 1)
     row = np.minimum(np.searchsorted(table.hashes, hashes[maybe]), len(table.hashes) - 1)
     same = table.hashes[row] == hashes[maybe]
     for place, entry in zip(maybe[same].tolist(), row[same].tolist(), strict=True):
@@ -130,18 +132,22 @@ def _matches(table: Table, text: bytes, found: Windows) -> Iterator[tuple[int, i
 
 def _filter(hashes: np.ndarray) -> np.ndarray:
     """64 places for each hash, 2^26 (8 MiB) at most."""
-    places = np.zeros(1 << min(max((len(hashes) * 64).bit_length(), 16), MOST_BITS), bool)
-    places[hashes >> np.uint64(65 - len(places).bit_length())] = True
-    return np.packbits(places, bitorder="little")
+    bits = np.zeros((1 << min(max((len(hashes) * 64).bit_length(), 16), MOST_BITS)) // 8, np.uint8)
+    for start in range(0, len(hashes), CHUNK):
+        byte, bit = _place(hashes[start : start + CHUNK], len(bits))
+        np.bitwise_or.at(bits, byte, np.uint8(1) << bit)
+    return bits
 
 
-def _shift(bits: np.ndarray) -> np.uint64:
-    return np.uint64(62 - len(bits).bit_length())
+def _place(hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The byte of a filter of `size` bytes, and the bit in it, that stand for each hash."""
+    first = (hashes >> np.uint64(62 - size.bit_length())).astype(np.int64)
+    return first >> 3, (first & 7).astype(np.uint8)
 
 
 def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Table], int]:
     """Tables of all runs of `n` words (a shorter item is one run), and how many items are below `shortest`."""
-    runs: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    runs: dict[int, tuple[array.array, array.array, array.array]] = {}  # millions of numbers: no lists of them
     too_short = 0
     for number, item in enumerate(items):
         text = normalize(item.text.encode("utf-8", "replace"))
@@ -151,17 +157,17 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
             too_short += 1
             continue
         hashes = found.hashes(length)
-        checks = [_check(_run(text, found.begin, place, length)) for place in range(len(hashes))]
-        runs.setdefault(length, []).append(
-            (hashes, np.array(checks, np.uint64), np.full(len(hashes), number, np.int32))
-        )
-    return [_table(length, runs[length]) for length in sorted(runs)], too_short
+        own = runs.setdefault(length, (array.array("Q"), array.array("Q"), array.array("i")))
+        own[0].frombytes(hashes.tobytes())
+        own[1].extend(_check(_run(text, found.begin, place, length)) for place in range(len(hashes)))
+        own[2].extend([number] * len(hashes))
+    return [_table(length, *runs[length]) for length in sorted(runs)], too_short
 
 
-def _table(length: int, runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Table:
-    hashes, checks, items = (np.concatenate(column) for column in zip(*runs, strict=True))
-    unique, first = np.unique(hashes, return_index=True)
-    return Table(length, unique, checks[first], items[first], _filter(unique))
+def _table(length: int, hashes: array.array, checks: array.array, items: array.array) -> Table:
+    unique, first = np.unique(np.frombuffer(hashes, np.uint64), return_index=True)
+    columns = np.frombuffer(checks, np.uint64)[first], np.frombuffer(items, np.int32)[first]
+    return Table(length, unique, *columns, _filter(unique))
 
 
 def build_screen(
