@@ -21,7 +21,7 @@ from prism_nemo.data.words import Windows, normalize, windows
 
 PIECE = 4 << 20
 OVERLAP = 1 << 16
-FORMAT = 2
+FORMAT = 3
 MOST_BITS = 26
 CHUNK = 1 << 16
 COLUMNS = ("hashes", "checks", "items", "bits")
@@ -37,7 +37,7 @@ class Table:
     checks: np.ndarray
     """xxh3_64 of the words, joined by single blanks."""
     items: np.ndarray
-    """Index of the item; of several items with the same run, the first."""
+    """Index of the item; of several items with the same run, the first is found."""
     bits: np.ndarray
     """A filter before the search: one bit for every value of a hash's first bits, set when there is such a hash."""
 
@@ -165,9 +165,10 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
 
 
 def _table(length: int, hashes: array.array, checks: array.array, items: array.array) -> Table:
-    unique, first = np.unique(np.frombuffer(hashes, np.uint64), return_index=True)
-    columns = np.frombuffer(checks, np.uint64)[first], np.frombuffer(items, np.int32)[first]
-    return Table(length, unique, *columns, _filter(unique))
+    order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")  # of equal runs the first item's stays first
+    ordered = np.frombuffer(hashes, np.uint64)[order]
+    columns = np.frombuffer(checks, np.uint64)[order], np.frombuffer(items, np.int32)[order]
+    return Table(length, ordered, *columns, _filter(ordered))
 
 
 def build_screen(

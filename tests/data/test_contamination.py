@@ -127,7 +127,12 @@ def test_the_index_survives_the_disk(tmp_path):
     assert build_screen(str(tmp_path / "list.yaml"), tmp_path / "work") == (folder, mark)
     hits = found(load_screen(folder), ["x " + " ".join(QUESTIONS[5].split()[:10])])
     assert hits[0][0]["item"] == "bench.jsonl:6"
-    assert np.all(np.diff(load_screen(folder).tables[0].hashes.astype(object)) > 0)
+    assert np.all(np.diff(load_screen(folder).tables[0].hashes.astype(object)) >= 0)
+
+
+def test_of_two_items_with_the_same_run_the_first_is_named():
+    hits = found(screen_of([QUESTIONS[0], *QUESTIONS[:20]]), [f"x {QUESTIONS[0]} y"])
+    assert [hit["item"] for hit in hits[0]] == ["0"]
 
 
 def test_contaminated_documents_are_left_out_and_recorded(tmp_path, three_sources, tokenizer):
