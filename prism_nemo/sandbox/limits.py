@@ -30,7 +30,8 @@ class Limits:
     output_bytes: int = 1 << 20
     """Of standard output, and of standard error; the program is killed beyond it."""
     disk_bytes: int = 64 << 20
-    """Of the temporary directory (it is memory); also the largest file."""
+    """Of the temporary directory (it is memory); also the largest file. A file's own entry, about 1 KB of the kernel's
+    memory, is bounded by the CPU time alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
