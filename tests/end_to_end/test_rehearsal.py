@@ -91,7 +91,7 @@ def test_the_restoration_ends_with_its_table(dense: Path) -> None:
     result = prism_run("tiny_dense", dense, "--from", "merge", "--to", "evaluate")
     assert "analysis_long_context: done" in result.stdout
     begin = result.stdout.index("Loss by tokens into a document")
-    rows = [line.split("  ")[0].strip() for line in result.stdout[begin:].splitlines()[1:]]
+    rows = [line.strip().split("  ")[0] for line in result.stdout[begin:].splitlines()[1:]]
     found = [row for row in rows if row in ("base", "MT", "merge", "merge + LC, attention", "merge + LC")]
     assert found == ["base", "MT", "merge", "merge + LC, attention", "merge + LC"]
 
