@@ -31,7 +31,7 @@ def _hybrid(small: Recipe) -> Recipe:
         pretrain=_long(small.midtrain, tokens=200_000),
         midtrain=_scaled(small.midtrain, tokens=2_500_000),
         long_context=small.long_context and _long(small.long_context, tokens=100_000),
-        rl={"steps": 16, "prompts_per_step": 8, "samples_per_prompt": 8},
+        rl={"steps": 24, "prompts_per_step": 12, "learning_rate": 2e-4},
         evaluate={"problems_per_domain": 32, "samples_per_problem": 4},
         analyze={"cka_inputs": 60, "landscape_problems": 6, "landscape_samples": 2},
     )
@@ -57,7 +57,7 @@ def _dense(recipe: Recipe) -> Recipe:
             "samples_per_prompt": 8,
             "max_tokens": SEQ_LENGTH,
             "max_new_tokens": 40,
-            "learning_rate": 2e-4,
+            "learning_rate": 1e-4,
             "save_every": 4,
         },
         evaluate={
