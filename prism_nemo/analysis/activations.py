@@ -35,10 +35,12 @@ def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
                 continue
             if Path(path).suffix == ".jsonl":
                 try:
-                    texts.append(orjson.loads(line)[field])
+                    text = orjson.loads(line)[field]
                 except (ValueError, KeyError, TypeError):
-                    what = f"no JSON object with '{field}'; --field names it"
-                    raise InputError(f"{path}, line {number}: {what}") from None
+                    text = None
+                if not isinstance(text, str):
+                    raise InputError(f"{path}, line {number}: no JSON object with a text '{field}'; --field names it")
+                texts.append(text)
             else:
                 texts.append(line.rstrip("\n"))
             if len(texts) == count:
@@ -136,12 +138,22 @@ def loaded(folder: Path, *, dtype: str | None = None) -> Iterator[Any]:
     """A model from a Hugging Face directory, on the GPU where there is one; its memory is given back afterwards.
 
     `dtype`: that of the checkpoint unless given. Never runs code from the directory.
+    Raises InputError for a directory that lacks some of the model's weights or has them in another shape.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", trust_remote_code=False)
+    options: dict[str, Any] = {"trust_remote_code": False, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
+    absent = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
+    if absent:  # transformers would go on with random weights in their place
+        raise InputError(
+            f"{folder} lacks {absent[0]}, or has it in another shape than config.json says; export it anew"
+        )
     nemotron_h.mend(model).eval()
     if torch.cuda.is_available():
         model.cuda()

@@ -92,6 +92,8 @@ def measure_behaviour(
     """
     rows = []
     for path in stores:
+        if not Path(path).is_dir():
+            raise InputError(f"{path} is not there; give the folder of a generation store")
         with GenerationStore(path) as store:
             protocols, names = store.described("protocols"), _names(store, models)
             for benchmark in benchmarks:

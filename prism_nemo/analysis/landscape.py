@@ -101,6 +101,8 @@ def measure_landscape(
     questions, samples, sampling), so a stopped run goes on with the next point. Points with equal weights are one.
     Raises InputError for checkpoints that cannot be merged.
     """
+    if not (path or grid):
+        raise InputError("neither the path nor the grid: nothing is left to measure")
     folders = [Path(folder) for folder in (base, mt, rl)]
     open_models(folders)
     mark = {"models": [path_fingerprint(folder) for folder in folders], "asked": dict(asked)}

@@ -36,6 +36,8 @@ def _named(given: list[str]) -> dict[str, Path] | None:
     wrong = next((item for item, (name, _, folder) in zip(given, parts, strict=True) if not (name and folder)), None)
     if wrong:
         raise InputError(f"--model {wrong}: give NAME=FOLDER, such as base=exports/base")
+    if len({name for name, _, _ in parts}) < len(parts):
+        raise InputError("two --model have the same name; give each its own")
     return {name: Path(folder) for name, _, folder in parts} or None
 
 
@@ -80,9 +82,9 @@ def cka(
     inputs: Path = typer.Option(..., help="Texts: one per line, or JSON lines with a text field."),
     out: Path = OUT,
     labels: str = LABELS,
-    count: int = typer.Option(200, help="How many inputs."),
+    count: int = typer.Option(200, min=1, help="How many inputs."),
     field: str = typer.Option("text", help="Field of the JSON lines."),
-    max_tokens: int = typer.Option(512, help="Longer inputs are cut (tokens)."),
+    max_tokens: int = typer.Option(512, min=1, help="Longer inputs are cut (tokens)."),
     uncentred: bool = typer.Option(False, help="Without taking the mean over inputs off."),
     resample_size: int | None = typer.Option(None, help="Inputs per bootstrap draw; default: half of them."),
     paper: str | None = PAPER,
@@ -122,7 +124,7 @@ def landscape(
     problems: Path | None = PROBLEMS,
     data: list[str] = DATA,
     store: Path = typer.Option(Path("generations"), help="Folder of the generation store."),
-    samples: int = typer.Option(8, "-k", "--samples", help="Samples per question and point."),
+    samples: int = typer.Option(8, "-k", "--samples", min=1, help="Samples per question and point."),
     temperature: float = typer.Option(0.6, help="The paper's."),
     top_p: float = typer.Option(0.95, help="The paper's."),
     max_new_tokens: int = typer.Option(7680, help="The paper's."),
@@ -174,7 +176,9 @@ def behaviour(
     problems: Path | None = PROBLEMS,
     data: list[str] = DATA,
     model: list[str] = typer.Option([], help="NAME=FOLDER: only these models, by these names; may be repeated."),
-    samples: int | None = typer.Option(None, "-k", "--samples", help="Samples per question; default the benchmark's."),
+    samples: int | None = typer.Option(
+        None, "-k", "--samples", min=1, help="Samples per question; default the benchmark's."
+    ),
     paper: str | None = PAPER,
     force: bool = FORCE,
     json_output: bool = JSON,

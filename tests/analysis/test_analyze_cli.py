@@ -120,3 +120,17 @@ def test_trajectory(three, tmp_path):
     whole = [row["l2"] for row in report["rows"] if row["scope"] == "total"]
     assert whole == pytest.approx([0.01, 0.02], rel=0.2)
     assert torch.tensor(whole).isfinite().all()
+
+
+def test_nothing_to_measure_is_said(three, tmp_path):
+    asked = ("--problems", three / "problems.jsonl", "--out", tmp_path / "x")
+    with pytest.raises(InputError, match="neither the path nor the grid"):
+        call("landscape", *points(three), *asked, "--no-path", "--no-grid")
+    with pytest.raises(InputError, match="nowhere is not there; give the folder of a generation store"):
+        call("behaviour", tmp_path / "nowhere", *asked)
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(InputError, match="two --model have the same name"):
+        call("behaviour", tmp_path, *asked, "--model", f"a={three}", "--model", f"a={three}")
+    with pytest.raises(InputError, match="do not cover 'gpt-2'"):
+        call("weights", *points(three), "--out", tmp_path / "x", "--paper", "gpt-2")
+    assert not (tmp_path / "x").exists()

@@ -1,5 +1,7 @@
 """CKA against the textbook formula, planted rotations, and hooks against `output_hidden_states`."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from prism_nemo.analysis.cka import cka_curve, cka_matrix, grams
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.evaluation.backends.hf_model import new_cache
 
-from .conftest import FAMILIES
+from .conftest import FAMILIES, load, save
 
 
 def textbook(x: np.ndarray, y: np.ndarray, centred: bool) -> float:
@@ -100,10 +102,27 @@ def test_inputs_are_read_and_counted(tmp_path):
     assert read_texts(lines, 2) == ["one", "two"]
     with pytest.raises(InputError, match="has 2 inputs, asked for are 3"):
         read_texts(lines, 3)
-    with pytest.raises(InputError, match="line 1: no JSON object with 'prompt'"):
+    with pytest.raises(InputError, match="line 1: no JSON object with a text 'prompt'"):
         read_texts(lines, 1, field="prompt")
+    lines.write_text('{"text": 5}\n')
+    with pytest.raises(InputError, match="line 1: no JSON object with a text 'text'"):
+        read_texts(lines, 1)
     lines.write_text('{"text": "one\u2028still one\u0085"}\n{"text": "two"}\n')
     assert read_texts(lines, 2) == ["one\u2028still one\u0085", "two"]
     plain = tmp_path / "texts.txt"
     plain.write_text("one\ntwo\n")
     assert read_texts(plain, 1) == ["one"]
+
+
+def test_a_model_without_some_of_its_weights_is_refused(pico, tmp_path):
+    """transformers would fill the place with random numbers."""
+    base, name = pico("llama_3_1_8b"), "model.layers.0.self_attn.q_proj.weight"
+    tensors, config = load(base), json.loads((base / "config.json").read_text())
+    short = {**tensors, name: tensors[name][:-1]}
+    lacking = {key: tensor for key, tensor in tensors.items() if key != name}
+    for number, wrong in enumerate((short, lacking)):
+        with (
+            pytest.raises(InputError, match=rf"{number} lacks {name}, or has it in another shape"),
+            loaded(save(tmp_path / str(number), wrong, config)),
+        ):
+            pass
