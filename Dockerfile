@@ -17,14 +17,15 @@ RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap libs
     rm -rf /var/lib/apt/lists/*
 
 COPY requirements/container.txt requirements/container.txt
-RUN ${PYTHON} -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/container.txt
+# NVIDIA's images pin packages for pip (PIP_CONSTRAINT), other versions of some of ours among them.
+RUN PIP_CONSTRAINT="" ${PYTHON} -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/container.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY prism_nemo prism_nemo
 COPY recipes recipes
 COPY data_prep data_prep
 COPY slurm/profiles slurm/profiles
-RUN ${PYTHON} -m pip install --no-cache-dir --no-deps --editable .
+RUN PIP_CONSTRAINT="" ${PYTHON} -m pip install --no-cache-dir --no-deps --editable .
 
 # An image whose Megatron or transformers are not the supported ones is not built. CHECK=0 builds it all the same, to be
 # looked at with `prism doctor`.
