@@ -64,8 +64,9 @@ def addressed(out: Path, request: Request) -> Path:
 def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str, Any]:
     """The work of `import_hf`, in a process with Megatron; returns the figures of the proof."""
     from prism_nemo.checkpoints.layout import model_layout
-    from prism_nemo.checkpoints.megatron import save_streamed, stored_dtype, upstream_provider
+    from prism_nemo.checkpoints.megatron import stored_dtype, upstream_provider
     from prism_nemo.checkpoints.proof import compare_runs, level_for
+    from prism_nemo.checkpoints.saving import save_streamed
 
     keep_freed_memory()
     source = open_hf(hf, allow_pickle=allow_pickle)

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensorFactory
 
 from prism_nemo.checkpoints.hf_folder import canonical
+from prism_nemo.checkpoints.megatron import meta_model
 from prism_nemo.checkpoints.torch_dist import TorchDist
 from prism_nemo.errors import InputError
 
@@ -65,8 +68,6 @@ class Parameter:
 
     def load(self, read: Callable[[str, tuple[int, ...], tuple[int, ...]], torch.Tensor]) -> torch.Tensor:
         """Its full value, put together from the checkpoint's regions."""
-        from megatron.core.dist_checkpointing.mapping import ShardedTensorFactory
-
         if not isinstance(self.entry, ShardedTensorFactory):
             region = next(self.pieces())[0]
             return read(*region).reshape(self.shape)
@@ -75,9 +76,6 @@ class Parameter:
 
 
 def _built(entry: Any, data: torch.Tensor) -> list[Any]:
-    from megatron.core.dist_checkpointing.dict_utils import nested_values
-    from megatron.core.dist_checkpointing.mapping import ShardedTensorFactory
-
     entry = dataclasses.replace(entry, data=data)
     if not isinstance(entry, ShardedTensorFactory):
         return [entry]
@@ -185,8 +183,6 @@ def model_layout(hf: Path, *, dtype: torch.dtype | None = None, stacked: bool = 
     one tensor (Megatron's default for a GPTModel). Raises InputError for an architecture that Megatron-Bridge does
     not know.
     """
-    from prism_nemo.checkpoints.megatron import meta_model
-
     model, bridge = meta_model(hf, dtype)
     sharded = model.sharded_state_dict(metadata=sharding_metadata(stacked))
     tasks = bridge._model_bridge.build_conversion_tasks(bridge.hf_pretrained, [model])
