@@ -59,7 +59,7 @@ def _recurrence(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: An
     x, b, c = conv.split([self.intermediate_size, groups * state, groups * state], dim=-1)
     x = x.view(batch, length, heads, self.head_dim)
     b, c = (t.view(batch, length, groups, state).repeat_interleave(heads // groups, dim=2) for t in (b, c))
-    dt = F.softplus(dt.double() + self.dt_bias.double())
+    dt = F.softplus(dt.double() + self.dt_bias.double()).clamp(*self.time_step_limit)
     decay = torch.exp(-dt * self.A_log.double().exp())
     s = torch.zeros(batch, heads, self.head_dim, state, dtype=torch.float64, device=x.device)
     outputs = []

@@ -44,7 +44,7 @@ def _forward(self: Any, input_states: Any, cache_params: Any = None, attention_m
     going_on = cache_params is not None and cache_params.layers[self.layer_idx].is_recurrent_states_initialized
     y, state = ssd_scan(
         x.reshape(batch, length, self.num_heads, self.head_dim),
-        F.softplus(dt.float() + self.dt_bias.float()),
+        F.softplus(dt.float() + self.dt_bias.float()).clamp(*self.time_step_limit),
         -self.A_log.float().exp(),
         B.reshape(batch, length, self.n_groups, -1),
         C.reshape(batch, length, self.n_groups, -1),

@@ -30,6 +30,8 @@ from prism_nemo.models.bridges.granite import RESIDUAL_MULTIPLIER, apply_multipl
 
 GATED_NORM_EPS = 1e-5
 """Hard-wired in megatron-core 0.19.2, ssm/mamba_mixer.py, for the gated norm; the Granite value."""
+NO_LIMIT = (0.0, float("inf"))
+"""Of the time step: Megatron takes it as it is."""
 
 
 class FusedGateUpMapping(MegatronParamMapping[torch.Tensor]):
@@ -140,6 +142,9 @@ def _refuse_unsupported(config: Any) -> None:
             "mamba_proj_bias is true": config.mamba_proj_bias,
             "mamba_conv_bias is false": not config.mamba_conv_bias,
             f"mamba_d_conv is {config.mamba_d_conv}, Megatron has 4": config.mamba_d_conv != 4,
+            f"time_step_limit is {config.time_step_limit}, Megatron has none": (
+                tuple(config.time_step_limit or NO_LIMIT) != NO_LIMIT
+            ),
         }
     found = [fault for fault, present in faults.items() if present]
     if found:
