@@ -1,18 +1,19 @@
 """Pico variants: the same Hugging Face class and structure as a base, a thousand times smaller, with random weights.
 
-`pico_config` takes a base's own `config.json` and replaces sizes only, so a pico model cannot drift from its base:
-layer kinds, multipliers, RoPE scaling, tied embeddings, NoPE and the fields nobody reads all stay.
+`pico_config` takes a model's own `config.json` and replaces sizes only, so a pico model cannot drift from it: layer
+kinds, multipliers, RoPE scaling, tied embeddings, NoPE and the fields nobody reads all stay.
 """
 
 import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.models.facts import base_model
+from prism_nemo.errors import InputError
+from prism_nemo.models.facts import BASES, base_model, shape
 
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -22,14 +23,16 @@ TOKENIZER_FILES = (
     "chat_template*",
     "added_tokens.json",
 )
+FAMILIES = frozenset(base.config["model_type"] for base in BASES.values())
+"""Architectures that can be made small."""
 HYBRID_PATTERN = "M-M*-M"
 """Nemotron-H: one of mixer, attention or MLP per layer; even, so that two pipeline ranks can share it."""
-GRANITE_HYBRID_LAYERS = ("mamba", "mamba", "attention", "mamba")
+GRANITE_HYBRID_PATTERN = "MM*M"
 """Granite-4-H: each of these is followed by an MLP."""
 
 
 def pico_config(
-    base: str,
+    base: str | Mapping[str, Any],
     vocab_size: int,
     *,
     hidden: int = 128,
@@ -46,17 +49,18 @@ def pico_config(
     pattern: str | None = None,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """The `config.json` of a pico model of one of the seven bases (recipe name or hub id).
+    """The `config.json` of a pico model of `base`: one of the seven (recipe name or hub id), or any `config.json` of
+    their architectures.
 
     `vocab_size` may be odd. `layers` counts Hugging Face layers of a dense model; a hybrid one takes its layers from
     `pattern` (symbols `M`, `-`, `*` for Nemotron-H, `M` and `*` for Granite-4-H) or a short default with all kinds.
-    `max_positions` (tokens) and `init_std` stay the base's own unless given. `window` (tokens) is used by Mistral-7B
-    alone. `chunk` is the Mamba scan's chunk in tokens: transformers 5.12.1 computes Nemotron-H wrongly on a CPU beyond
-    one chunk, so keep it at least as long as the sequences it will see.
+    `max_positions` (tokens) and `init_std` stay the base's own unless given. `window` (tokens) is used where the
+    base has one. `chunk` is the Mamba scan's chunk in tokens: transformers 5.12.1 computes Nemotron-H wrongly on a CPU
+    beyond one chunk, so keep it at least as long as the sequences it will see.
     Raises InputError for an unknown base.
     """
-    model = base_model(base)
-    config = model.config
+    config = _config(base)
+    full = shape(config)
     config.update(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -65,35 +69,42 @@ def pico_config(
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         max_position_embeddings=max_positions or config["max_position_embeddings"],
-        initializer_range=init_std or config["initializer_range"],
-        torch_dtype=dtype,
+        initializer_range=init_std or config.get("initializer_range", 0.02),
     )
-    if "attention_multiplier" in config:
-        config["attention_multiplier"] = heads / hidden  # 1/head_dim, as in all three Granites
-    if model.name == "mistral_7b":
+    config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    if full.multipliers:
+        head_dim = full.multipliers.attention * full.head_dim  # in units of 1/head_dim: 1 in all three Granites
+        config["attention_multiplier"] = head_dim * heads / hidden
+    if full.window:
         config["sliding_window"] = window
-    if model.name == "mistral_small_24b":
-        config["head_dim"] = 3 * hidden // (2 * heads)  # heads * head_dim != hidden, as in the real one
+    if full.heads * full.head_dim != full.hidden:
+        config["head_dim"] = 3 * hidden // (2 * heads)
     elif "head_dim" in config:
         config["head_dim"] = hidden // heads
     if config["model_type"] == "granitemoehybrid":
-        config.update(_granite_hybrid(model.name, hidden, layers, ffn, pattern, chunk, mamba_head_dim, mamba_state))
+        if not full.hybrid:
+            pattern = "*" * layers
+        config.update(_granite_hybrid(hidden, ffn, pattern, chunk, mamba_head_dim, mamba_state))
     if config["model_type"] == "nemotron_h":
+        config.pop("layers_block_type", None)  # transformers 5's own word for the pattern
         config.update(_nemotron_h(hidden, heads, pattern or HYBRID_PATTERN, chunk, mamba_head_dim, mamba_state))
     _keep_ids_inside(config, vocab_size)
     return config
 
 
+def _config(base: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(base, str):
+        return base_model(base).config
+    if base.get("model_type") not in FAMILIES:
+        raise InputError(f"model_type {base.get('model_type')!r} cannot be made small; one of {', '.join(FAMILIES)}")
+    return copy.deepcopy(dict(base))
+
+
 def _granite_hybrid(
-    name: str, hidden: int, layers: int, ffn: int, pattern: str | None, chunk: int, head_dim: int, state: int
+    hidden: int, ffn: int, pattern: str | None, chunk: int, head_dim: int, state: int
 ) -> dict[str, Any]:
     """Micro keeps its Mamba fields though nothing reads them: transformers checks heads * head_dim = 2 * hidden."""
-    if name == "granite_4_0_micro":
-        kinds = ["attention"] * layers
-    elif pattern:
-        kinds = ["mamba" if symbol == "M" else "attention" for symbol in pattern]
-    else:
-        kinds = list(GRANITE_HYBRID_LAYERS)
+    kinds = ["mamba" if symbol == "M" else "attention" for symbol in pattern or GRANITE_HYBRID_PATTERN]
     return {
         "layer_types": kinds,
         "num_hidden_layers": len(kinds),
@@ -137,35 +148,39 @@ def hf_config(config: dict[str, Any]) -> Any:
 
 
 def make_pico(
-    base: str,
+    base: str | Mapping[str, Any],
     directory: Path,
     *,
     vocab_size: int,
     seed: int = 0,
     tokenizer_dir: Path | None = None,
     norm_noise: float = 0.0,
+    embedding_scale: float = 1.0,
     max_shard_size: str = "5GB",
     **sizes: Any,
 ) -> Path:
     """Write a pico model with random weights as a Hugging Face directory; returns `directory`.
 
     The weights are transformers' own initialisation under `seed`. `norm_noise` adds normal noise of that size to norm
-    weights, Mamba's D and biases, which start as constants, so that a swapped or lost one shows in a test. With
+    weights, Mamba's D and biases, which start as constants, so that a swapped or lost one shows in a test.
+    `embedding_scale` is a factor on the embeddings: small ones let the norms' epsilon show. With
     `tokenizer_dir` the tokenizer's files are copied and its special ids enter the configuration. `sizes` go to
     `pico_config`. Raises InputError for an unknown base.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    base = _config(base)
     config = pico_config(base, vocab_size, **sizes)
     if tokenizer_dir is not None:
         config.update(_special_ids(tokenizer_dir))
-    dtype = getattr(torch, config["torch_dtype"])
+    dtype = getattr(torch, config.get("dtype") or config["torch_dtype"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(hf_config(_for_initialisation(base, config)), dtype=torch.float32)
         if norm_noise:
             _disturb(model, norm_noise)
+        model.get_input_embeddings().weight.data.mul_(embedding_scale)
     with _no_progress_bars():
         model.to(dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     # transformers rewrites the configuration in its own words (no hybrid_override_pattern); keep the published ones
@@ -176,9 +191,10 @@ def make_pico(
     return directory
 
 
-def _for_initialisation(base: str, config: dict[str, Any]) -> dict[str, Any]:
+def _for_initialisation(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """`time_step_min` also decides how transformers draws dt_bias: let it draw as for the base."""
-    return {**config, **{key: base_model(base).config[key] for key in ("time_step_min",) if key in config}}
+    own = {key: base[key] for key in ("time_step_min",) if key in base}
+    return {key: value for key, value in config.items() if key != "time_step_min"} | own
 
 
 @contextlib.contextmanager

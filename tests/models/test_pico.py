@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from prism_nemo.errors import InputError
 from prism_nemo.models.facts import BASES, base_model, base_shape, read_config, shape
 from prism_nemo.models.pico import make_pico, pico_config
 
@@ -39,6 +40,25 @@ def test_only_sizes_differ_from_the_base(name):
     assert set(small.pattern) == set(full.pattern)
     assert (full.heads * full.head_dim == full.hidden) == (small.heads * small.head_dim == small.hidden)
     assert (full.window is None) == (small.window is None)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_configuration_is_made_small_like_the_base_it_is_of(name):
+    assert pico_config(base_model(name).config, 517) == pico_config(name, 517)
+
+
+def test_what_a_configuration_says_of_its_own_stays():
+    granite = base_model("granite_3_3_8b").config | {"attention_multiplier": 2 / 128, "logits_scaling": 3.0}
+    small = pico_config(granite, 517, hidden=64, heads=4)
+    assert (small["attention_multiplier"], small["logits_scaling"]) == (2 / 16, 3.0)
+    nemotron = base_model("nemotron_h_8b").config
+    del nemotron["hybrid_override_pattern"], nemotron["torch_dtype"]
+    written = nemotron | {"layers_block_type": ["mamba", "mlp"] * 26, "dtype": "bfloat16"}  # as transformers 5 does
+    small = pico_config(written, 517, pattern="M-")
+    assert shape(small).pattern == "M-"
+    assert small["dtype"] == "float32"
+    with pytest.raises(InputError, match="model_type 'gpt2' cannot be made small"):
+        pico_config({"model_type": "gpt2"}, 517)
 
 
 @pytest.mark.parametrize("name", BASES)
