@@ -14,6 +14,7 @@ from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.checkpoints.hf_folder import DTYPES, Planned, open_hf, write_sharded
 from prism_nemo.checkpoints.importing import TENSORS, addressed, digest
 from prism_nemo.checkpoints.memory import keep_freed_memory
+from prism_nemo.checkpoints.scaled import level_for, prove_scaled
 from prism_nemo.checkpoints.torch_dist import TorchDist, find_iteration
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.models.facts import read_config
@@ -68,19 +69,21 @@ def find_reference(checkpoint: Path, folder: Path) -> Path:
 def run_export(folder: Path, reference: Path, out: Path, proof: str, max_shard_bytes: int) -> dict[str, Any]:
     """The work of `export_hf`, in a process with Megatron; returns the figures of the proof."""
     from prism_nemo.checkpoints.layout import checkpoint_layout
-    from prism_nemo.checkpoints.proof import compare_runs, level_for
+    from prism_nemo.checkpoints.proof import compare_runs
 
     keep_freed_memory()
     checkpoint = TorchDist(folder)
     layout = checkpoint_layout(reference, checkpoint)
     dtypes = reference_dtypes(reference)
     plan = planned(layout, checkpoint, dtypes)
+    level = level_for(proof, sum(entry.nbytes // entry.dtype.itemsize for entry in plan), reference)
+    figures: dict[str, Any] = {"level": level, "tensors": len(plan), "bytes": sum(entry.nbytes for entry in plan)}
+    if level == "scaled":
+        figures["runs"] = prove_scaled(reference)
     digests = Digests()
     with torch.no_grad():
         write_sharded(out, plan, tensors(layout, checkpoint, plan, digests), max_shard_bytes=max_shard_bytes)
     carry_back(reference, out, plan)
-    level = level_for(proof, sum(plan_.nbytes // plan_.dtype.itemsize for plan_ in plan))
-    figures: dict[str, Any] = {"level": level, "tensors": len(plan), "bytes": sum(entry.nbytes for entry in plan)}
     if level != "none":
         figures["round_trip"] = check_round_trip(layout, out, digests)
     if level == "full":

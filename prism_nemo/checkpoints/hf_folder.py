@@ -39,6 +39,16 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CARRIED = ("generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json",
            "merges.txt", "chat_template*")  # fmt: skip
 """Files beside config.json and the weights that belong to the model and go along with every conversion."""
+BOOKKEEPING = {
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "architectures",
+    "use_cache",
+    "auto_map",
+}
+"""Keys of config.json that do not change what a model computes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import xxhash
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.checkpoints.hf_folder import NAMES, HfFolder, open_hf, raw_bytes
 from prism_nemo.checkpoints.memory import keep_freed_memory
+from prism_nemo.checkpoints.scaled import level_for, prove_scaled
 from prism_nemo.errors import InputError, PrismError
 
 TENSORS = "tensors.json"
@@ -31,11 +32,12 @@ def import_hf(
 ) -> Path:
     """Convert a Hugging Face directory into the Megatron checkpoint `out`; returns its path.
 
-    proof: `full` (names, bits, logits, gradients), `keys` (names, bits), `auto` (full up to 1 GiB of fp32 weights) or
-    `none`. content_addressed: add the content's fingerprint to the name, since NeMo-RL caches its conversions by path.
-    allow_pickle: also read `.bin` files, as plain tensors. An `out` that already holds this very conversion is left as
-    it is. Raises InputError for a directory that is not whole, weights that contradict config.json, or an `out` that
-    holds something else; PrismError when the proof fails.
+    proof: `full` (names, bits, logits, gradients), `scaled` (names, bits; logits and gradients of a small model with
+    the same configuration), `keys` (names, bits), `auto` (full up to 1 GiB of fp32 weights, else scaled, or keys for an
+    architecture that is none of the seven's) or `none`. content_addressed: add the content's fingerprint to the name,
+    since NeMo-RL caches its conversions by path. allow_pickle: also read `.bin` files, as plain tensors. An `out` that
+    already holds this very conversion is left as it is. Raises InputError for a directory that is not whole, weights
+    that contradict config.json, or an `out` that holds something else; PrismError when the proof fails.
     """
     hf, out = Path(hf).resolve(), Path(out).resolve()  # the work is done in another process
     source = open_hf(hf, allow_pickle=allow_pickle)
@@ -65,7 +67,7 @@ def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str,
     """The work of `import_hf`, in a process with Megatron; returns the figures of the proof."""
     from prism_nemo.checkpoints.layout import model_layout
     from prism_nemo.checkpoints.megatron import stored_dtype, upstream_provider
-    from prism_nemo.checkpoints.proof import compare_runs, level_for
+    from prism_nemo.checkpoints.proof import compare_runs
     from prism_nemo.checkpoints.saving import save_streamed
 
     keep_freed_memory()
@@ -74,6 +76,11 @@ def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str,
     layout = model_layout(hf, dtype=dtype)
     layout.check_names(set(source.entries), str(hf))
     check_tensors(layout, source, dtype)
+    check_tied(layout, source)
+    level = level_for(proof, source.nbytes // dtype.itemsize, hf)
+    figures: dict[str, Any] = {"level": level, "tensors": len(source.entries), "bytes": source.nbytes}
+    if level == "scaled":
+        figures["runs"] = prove_scaled(hf)
     digests: dict[str, str] = {}
 
     def convert(parameter: Any) -> torch.Tensor:
@@ -84,10 +91,7 @@ def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str,
     with torch.no_grad():
         save_streamed(layout, upstream_provider(hf, dtype), out, convert)
     carry(source, out / "hf")
-    level = level_for(proof, sum(entry.nbytes for entry in source.entries.values()) // dtype.itemsize)
-    figures: dict[str, Any] = {"level": level, "tensors": len(source.entries), "bytes": source.nbytes}
     if level != "none":
-        check_tied(layout, source)
         figures["round_trip"] = check_round_trip(layout, source, out / "iter_0000000", digests)
     if level == "full":
         figures["runs"] = compare_runs(hf, out / "iter_0000000", layout)

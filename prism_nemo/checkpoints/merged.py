@@ -9,22 +9,11 @@ from typing import Any
 import yaml
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
-from prism_nemo.checkpoints.hf_folder import HfFolder
+from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder
 from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models, refuse_dtype
 from prism_nemo.checkpoints.merged_megatron import merge_megatron
 from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
 from prism_nemo.errors import InputError
-
-BOOKKEEPING = {
-    "_name_or_path",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-    "architectures",
-    "use_cache",
-    "auto_map",
-}
-"""Keys of config.json that do not change what a model computes."""
 
 
 def merge(

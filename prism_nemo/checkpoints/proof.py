@@ -1,7 +1,8 @@
 """The proof that a Hugging Face directory and a Megatron checkpoint are the same model.
 
 (a) names and (b) bits are checked tensor by tensor while converting (`importing`, `exporting`). Here are (c), equal
-logits, and (d), equal gradients: both sides are loaded from disk by their own libraries and run on the same tokens.
+logits, and (d), equal gradients: both sides are loaded from disk by their own libraries and run on the same tokens. Of
+a large model it is a small one with the same configuration that is run (`scaled`).
 """
 
 import math
@@ -17,9 +18,6 @@ from prism_nemo.checkpoints.reference import hf_logits, load_hf
 from prism_nemo.errors import PrismError
 from prism_nemo.models.facts import Shape, read_config, shape
 
-LEVELS = ("auto", "full", "keys", "none")
-FULL_BYTES = 1 << 30
-"""`auto` runs both models when the weights are at most this large in fp32 (1 GiB); beyond, it proves names and bits."""
 FP32_LOGITS = 1e-4
 """Largest difference of a logit, absolute and relative to the largest logit. Measured on pico models: below 1e-5."""
 FP32_GRADIENTS = 1e-3
@@ -30,13 +28,6 @@ BF16_TOP1 = 0.9
 """Share of tokens with the same first choice; near ties flip in bf16, more often for random weights than real ones."""
 MAX_TOKENS = 1024
 """Longest sequence tried; a window or chunk longer than this is reported as not crossed."""
-
-
-def level_for(level: str, parameters: int) -> str:
-    """`auto` resolved by size."""
-    if level != "auto":
-        return level
-    return "full" if 4 * parameters <= FULL_BYTES else "keys"
 
 
 def lengths_for(sizes: Shape) -> list[int]:

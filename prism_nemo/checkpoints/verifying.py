@@ -1,5 +1,6 @@
 """Are two checkpoints the same model? Either side may be a Hugging Face directory or a Megatron checkpoint."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 
 from prism_nemo.checkpoints.exporting import find_reference
-from prism_nemo.checkpoints.hf_folder import HfFolder, open_hf
+from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, open_hf
 from prism_nemo.checkpoints.importing import digest
+from prism_nemo.checkpoints.scaled import level_for, prove_scaled
 from prism_nemo.checkpoints.torch_dist import TorchDist, find_iteration, is_megatron
 from prism_nemo.errors import InputError
 
@@ -24,8 +26,12 @@ class Comparison:
     only_b: list[str] = field(default_factory=list)
     different: dict[str, str] = field(default_factory=dict)
     """Name -> how it differs: shapes, dtypes, or the largest difference of a value."""
+    configurations: list[str] = field(default_factory=list)
+    """Keys of config.json in which the two differ, with both values; equal weights may compute differently then."""
+    level: str = "keys"
+    """What was proven, as of a conversion (`full`, `scaled`, `keys`)."""
     runs: dict[str, Any] | None = None
-    """Figures of running both, when one side is Hugging Face, the other Megatron, and both are small enough."""
+    """Figures of running both, when one side is Hugging Face, the other Megatron, and the bits are equal."""
 
     @property
     def equal(self) -> bool:
@@ -48,7 +54,7 @@ def verify(a: Path, b: Path, *, proof: str = "auto") -> Comparison:
 def run_verify(a: Path, b: Path, proof: str) -> Comparison:
     """The work of `verify`, in a process with Megatron."""
     from prism_nemo.checkpoints.layout import model_layout
-    from prism_nemo.checkpoints.proof import compare_runs, level_for
+    from prism_nemo.checkpoints.proof import compare_runs
 
     config = _config_of(a, b)
     one, two = _open(a, config), _open(b, config)
@@ -59,15 +65,35 @@ def run_verify(a: Path, b: Path, proof: str) -> Comparison:
         only_a=sorted(set(one) - set(two)),
         only_b=sorted(set(two) - set(one)),
         different=different,
+        configurations=_configuration_differences(a, b),
     )
     kinds = {is_megatron(a): a, is_megatron(b): b}
     if not comparison.equal or len(kinds) < 2:
         return comparison
     layout = model_layout(kinds[False])
-    if level_for(proof, sum(p.numel() for p in layout.model.parameters())) != "full":
-        return comparison
-    runs = compare_runs(kinds[False], find_iteration(kinds[True]), layout)
-    return Comparison(tensors=len(common), runs=runs)
+    level = level_for(proof, sum(p.numel() for p in layout.model.parameters()), kinds[False])
+    runs = None
+    if level == "full":
+        runs = compare_runs(kinds[False], find_iteration(kinds[True]), layout)
+    elif level == "scaled":
+        runs = prove_scaled(kinds[False])
+    return dataclasses.replace(comparison, level=level, runs=runs)
+
+
+def _configuration_differences(a: Path, b: Path) -> list[str]:
+    """As transformers reads them, so that two spellings of one setting are equal.
+
+    None where a side has no configuration, or one that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    try:
+        places = [find_reference(path, find_iteration(path)) if is_megatron(path) else path for path in (a, b)]
+        one, two = (AutoConfig.from_pretrained(str(place)).to_dict() for place in places)
+    except (InputError, ValueError, OSError):
+        return []
+    keys = sorted(key for key in {*one, *two} - BOOKKEEPING if one.get(key) != two.get(key))
+    return [f"{key} is {one.get(key)!r} against {two.get(key)!r}" for key in keys]
 
 
 def _config_of(a: Path, b: Path) -> Path:

@@ -1,12 +1,15 @@
 """`prism convert`: checkpoints between Hugging Face and Megatron, with proof."""
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
 app = typer.Typer(help="Checkpoints between Hugging Face and Megatron, with proof.", no_args_is_help=True)
 
-PROOF = typer.Option("auto", "--proof", help="full: names, bits, logits, gradients; keys: names, bits; auto; none.")
+PROOF = typer.Option(
+    "auto", "--proof", help="full: names, bits, logits, gradients; scaled: the last two of a small model; keys; none."
+)
 ADDRESSED = typer.Option(False, "--content-addressed", help="Add the content's fingerprint to the name (for NeMo-RL).")
 FORCE = typer.Option(False, "--force", help="Rebuild what stands at --out.")
 JSON = typer.Option(False, "--json", help="The result for a program.")
@@ -84,14 +87,16 @@ def verify(a: Path, b: Path, proof: str = PROOF, json_output: bool = JSON) -> No
         more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
         raise PrismError(f"{a} and {b} are not the same model: {'; '.join(parts[:3])}{more}")
     if not json_output:
-        ran = "; logits and gradients agree" if found.runs else ""
+        for line in found.configurations:
+            typer.echo(f"note: configurations differ: {line}")
+        ran = f"; {_runs_line(found.level, found.runs)}" if found.runs else ""
         typer.echo(f"{found.tensors} tensors, equal bit for bit{ran}")
 
 
 def _check_proof(proof: str) -> None:
     from prism_nemo.errors import InputError
 
-    levels = ("auto", "full", "keys", "none")
+    levels = ("auto", "full", "scaled", "keys", "none")
     if proof not in levels:
         raise InputError(f"--proof {proof} is not one of {', '.join(levels)}")
 
@@ -109,10 +114,18 @@ def _report(path: Path, json_output: bool) -> None:
     typer.echo(f"{path}: {figures['tensors']} tensors, {figures['bytes']:,} bytes")
     typer.echo(f"names: each once; round trip: {figures.get('round_trip', 'not checked')}")
     if runs := figures.get("runs"):
-        lengths = ", ".join(str(length) for length in runs["lengths"])
-        typer.echo(
-            f"logits within {runs['fp32']['logits_max']:.1e}, gradients within "
-            f"{runs['fp32']['gradient_relative']:.1e} (relative) over {lengths} tokens"
-        )
+        typer.echo(_runs_line(figures["level"], runs))
     else:
         typer.echo("logits and gradients: not run (use --proof full)")
+
+
+def _runs_line(level: str, runs: dict[str, Any]) -> str:
+    lengths = ", ".join(str(length) for length in runs["lengths"])
+    exact, model = runs["fp32"], " of a small model with this config.json" if level == "scaled" else ""
+    line = (
+        f"logits{model} within {exact['logits_max']:.1e}, gradients within {exact['gradient_relative']:.1e} (relative) "
+        f"over {lengths} tokens"
+    )
+    if bf16 := runs.get("bf16"):
+        line += f"; in bf16 KL {bf16['kl_mean']:.1e}, the same first choice for {bf16['top1']:.0%}"
+    return line

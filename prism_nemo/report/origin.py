@@ -51,7 +51,7 @@ def _proofs(run: Run) -> list[Block]:
             rows=rows,
             text_columns=2,
             note="full: names, every bit, logits and gradients in fp32, each side run by its own library; "
-            "keys: names and bits.",
+            "scaled: logits and gradients of a small model with the same configuration; keys: names and bits.",
         )
     ]
 
