@@ -11,8 +11,9 @@ from prism_nemo.models.facts import BASES
 sys.path.insert(0, str(Path(__file__).parent))  # ranks import the functions of conversion_ranks by name
 
 SIZES = {"vocab_size": 511, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 96, "chunk": 32, "window": 24,
-         "norm_noise": 0.1, "init_std": 0.1}  # fmt: skip
-"""Odd vocabulary; window and chunk shorter than what is run; norms off 1, so that a swapped one shows."""
+         "norm_noise": 0.1, "init_std": 0.1, "embedding_scale": 0.03}  # fmt: skip
+"""Odd vocabulary; window and chunk shorter than what is run; norms off 1 and a small stream, so that a swapped norm or
+another epsilon shows."""
 DENSE = [name for name in BASES if name not in ("granite_4_0_h_micro", "nemotron_h_8b")]
 
 

@@ -168,6 +168,28 @@ def coverage(hf: Path) -> tuple[int, list[str], dict[str, tuple[int, ...]], dict
     return sum(p.numel() for p in layout.model.parameters()), layout.hf_names, shapes, keys
 
 
+def import_with_a_wrong_bit(hf: Path, out: Path) -> None:
+    """The last digit of one weight goes wrong on its way to the disk."""
+    from prism_nemo.checkpoints import importing, saving
+
+    write = saving.save_streamed
+
+    def write_wrongly(layout, provider, folder, convert):
+        def wrong(parameter):
+            value = convert(parameter).clone()
+            if parameter.name.endswith("linear_proj.weight"):
+                value.view(torch.int32)[0, 0] += 1
+            return value
+
+        write(layout, provider, folder, wrong)
+
+    saving.save_streamed = write_wrongly
+    try:
+        importing.run_import(hf, out, "keys", False)
+    finally:
+        saving.save_streamed = write
+
+
 def export_with_a_wrong_bit(folder: Path, reference: Path, out: Path) -> None:
     """The last digit of a rounded tensor goes wrong on its way to the disk."""
     from safetensors.torch import load_file, save_file

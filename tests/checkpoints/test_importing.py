@@ -107,6 +107,22 @@ def test_a_granite_that_megatron_cannot_express(make, tmp_path):
     refused(hf, tmp_path / "out", "gated norm has 1e-05")
 
 
+@pytest.mark.parametrize("name", ["granite_3_3_8b", "granite_4_0_micro"])
+def test_granite_multipliers_other_than_the_published(make, tmp_path, name):
+    """The published attention multiplier is what Megatron would take by itself: another shows that it is read."""
+    hf = make(name, init_std=0.1, embedding_scale=0.03)
+    edit_config(hf, attention_multiplier=0.3, residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0)
+    edit_config(hf, rms_norm_eps=1e-3)
+    runs = json.loads((import_hf(hf, tmp_path / "out") / "proof.json").read_text())["runs"]
+    assert runs["fp32"]["logits_relative"] <= 1e-5
+
+
+def test_what_is_written_wrongly_is_found_by_reading_it_back(make, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(PrismError, match=r"o_proj\.weight comes back from .* with other bits"):
+        call_local(conversion_ranks.import_with_a_wrong_bit, make(), tmp_path / "out")
+
+
 def test_tied_weights_that_differ(make, tmp_path):
     hf, out = make("granite_3_3_8b"), tmp_path / "out"
     edit(hf, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
@@ -115,7 +131,10 @@ def test_tied_weights_that_differ(make, tmp_path):
     assert verify(hf, make_pico("granite_3_3_8b", tmp_path / "once", **SIZES), proof="none").equal
     edit(hf, lambda tensors: tensors["lm_head.weight"].add_(1))
     assert verify(hf, out, proof="none").only_a == ["lm_head.weight"]
-    refused(hf, tmp_path / "other", "ties lm_head.weight to model.embed_tokens.weight, but they differ")
+    for proof in ("auto", "none"):
+        refused(
+            hf, tmp_path / "other", "ties lm_head.weight to model.embed_tokens.weight, but they differ", proof=proof
+        )
 
 
 def test_rope_scaling_other_than_megatrons_own(make, tmp_path):
