@@ -93,6 +93,10 @@ def test_weights_that_contradict_the_configuration(make, tmp_path):
     refused(hf, out, "is F32, but config.json .* makes it BF16; correct torch_dtype")
     edit_config(hf, torch_dtype="float32", num_hidden_layers=1)
     refused(hf, out, "holds unknown")
+    edit_config(hf, torch_dtype="flaot32")
+    refused(hf, out, "torch_dtype is 'flaot32'; use float32, bfloat16 or float16")
+    edit_config(hf, torch_dtype="float32", num_key_value_heads=3)
+    refused(hf, out, "key/value heads|no Megatron model of it")
 
 
 def test_other_architectures(make, tmp_path):
@@ -101,10 +105,19 @@ def test_other_architectures(make, tmp_path):
     refused(hf, out, "no_such")
 
 
-def test_a_granite_that_megatron_cannot_express(make, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"rms_norm_eps": 1e-6}, "gated norm has 1e-05"),
+        ({"time_step_limit": [0.0, 0.1]}, "Megatron has none"),
+        ({"mamba_conv_bias": False}, "mamba_conv_bias is false"),
+        ({"num_local_experts": 4, "num_experts_per_tok": 2}, "experts are not supported"),
+    ],
+)
+def test_a_granite_that_megatron_cannot_express(make, tmp_path, change, match):
     hf = make("granite_4_0_h_micro")
-    edit_config(hf, rms_norm_eps=1e-6)
-    refused(hf, tmp_path / "out", "gated norm has 1e-05")
+    edit_config(hf, **change)
+    refused(hf, tmp_path / "out", f"config.json: no Megatron model of it: this Granite .*{match}")
 
 
 @pytest.mark.parametrize("name", ["granite_3_3_8b", "granite_4_0_micro"])

@@ -35,7 +35,7 @@ def test_a_full_size_configuration_is_proven_without_its_weights(configuration):
 def test_what_the_two_libraries_read_differently_is_refused_before_anything_is_written(tmp_path):
     """Megatron has no limits of the time step; transformers clamps to them."""
     hf = make_pico("nemotron_h_8b", tmp_path / "hf", vocab_size=301, hidden=32, heads=4, ffn=48, chunk=32)
-    config = json.loads((hf / "config.json").read_text()) | {"time_step_limit": [0.0, 0.001]}
+    config = json.loads((hf / "config.json").read_text()) | {"time_step_limit": [0.5, 1.0]}
     (hf / "config.json").write_text(json.dumps(config))
     with pytest.raises(PrismError, match=r"a small model with the config\.json of .*: logits differ"):
         import_hf(hf, tmp_path / "out", proof="scaled")

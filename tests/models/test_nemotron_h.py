@@ -1,11 +1,14 @@
 """Nemotron-H in transformers on our scan: against the recurrence in fp64, in one piece, in several, and padded."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from prism_nemo.checkpoints.reference import true_mamba
 from prism_nemo.evaluation.backends.hf_model import new_cache
+from prism_nemo.models.facts import read_config
 from prism_nemo.models.nemotron_h import CHUNK, mend, mixers
 from prism_nemo.models.pico import make_pico
 
@@ -40,6 +43,20 @@ def test_logits_and_gradients_are_the_recurrences(model, length):
     assert (ours - theirs).abs().max() < 1e-5
     for name, gradient in their_gradients.items():
         assert (our_gradients[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
+
+
+@torch.no_grad()
+def test_limits_of_the_time_step(tmp_path):
+    make_pico("nemotron_h_8b", tmp_path, vocab_size=64, hidden=32, pattern="M-M", heads=4, ffn=48, init_std=0.3)
+    config = read_config(tmp_path) | {"time_step_limit": [0.5, 1.0]}
+    free = mend(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    limited = mend(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval())
+    ours = limited(ids(40), use_cache=False).logits
+    with true_mamba(limited):
+        expected = limited(ids(40), use_cache=False).logits
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (free(ids(40), use_cache=False).logits - expected).abs().max() > 0.01 * expected.abs().max()
 
 
 @torch.no_grad()
