@@ -110,8 +110,8 @@ def open_hf(directory: Path, *, allow_pickle: bool = False) -> HfFolder:
     """Check a Hugging Face directory and list its tensors.
 
     Raises InputError for: no config.json; no weights; `.bin` pickles without `allow_pickle` (then read with
-    weights_only); an index that names absent files or tensors, or files with tensors the index does not name; a
-    truncated file; a tensor in two files.
+    weights_only); neither an index nor one file; an index that names absent files or tensors, or files with tensors the
+    index does not name; a truncated file; a tensor in two files.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -132,7 +132,9 @@ def open_hf(directory: Path, *, allow_pickle: bool = False) -> HfFolder:
 
 def _files(directory: Path) -> list[Path]:
     if not (directory / INDEX).is_file():
-        return [directory / SINGLE] if (directory / SINGLE).is_file() else sorted(directory.glob("*.safetensors"))
+        if not (directory / SINGLE).is_file():
+            raise InputError(f"{directory} has safetensors, but neither {SINGLE} nor {INDEX}; fetch the model again")
+        return [directory / SINGLE]
     files = [directory / name for name in sorted(set(_weight_map(directory).values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:

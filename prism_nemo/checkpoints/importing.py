@@ -75,7 +75,7 @@ def run_import(hf: Path, out: Path, proof: str, allow_pickle: bool) -> dict[str,
     dtype = stored_dtype(hf)
     layout = model_layout(hf, dtype=dtype)
     layout.check_names(set(source.entries), str(hf))
-    check_tensors(layout, source, dtype)
+    check_tensors(layout, source)
     check_tied(layout, source)
     level = level_for(proof, source.nbytes // dtype.itemsize, hf)
     figures: dict[str, Any] = {"level": level, "tensors": len(source.entries), "bytes": source.nbytes}
@@ -104,19 +104,20 @@ def digest(tensor: torch.Tensor) -> str:
     return xxhash.xxh3_128_hexdigest(raw_bytes(tensor))
 
 
-def check_tensors(layout: Any, source: HfFolder, dtype: torch.dtype) -> None:
+def check_tensors(layout: Any, source: HfFolder) -> None:
     """Raise InputError when a tensor has another shape than config.json implies, or would lose bits in its dtype."""
     for parameter in layout.parameters:
         for name, expected in parameter.to_hf(torch.empty(parameter.shape, device="meta")).items():
             entry = source.entries[name]
             if tuple(expected.shape) != entry.shape:
                 raise InputError(
-                    f"{entry.file.name}: {name} is {list(entry.shape)}, config.json makes it {list(expected.shape)}"
+                    f"{entry.file}: {name} is {list(entry.shape)}, config.json makes it {list(expected.shape)}; "
+                    "config.json and weights do not belong together"
                 )
             if not _fits(entry.dtype, parameter.dtype):
                 raise InputError(
-                    f"{entry.file.name}: {name} is {NAMES[entry.dtype]}, but config.json (torch_dtype {dtype}) "
-                    f"makes it {NAMES[parameter.dtype]}; correct torch_dtype or convert the weights first"
+                    f"{entry.file}: {name} is {NAMES[entry.dtype]}, but the torch_dtype in config.json makes it "
+                    f"{NAMES[parameter.dtype]}; correct torch_dtype or convert the weights first"
                 )
 
 

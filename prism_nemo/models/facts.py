@@ -158,6 +158,9 @@ def shape(config: Mapping[str, Any]) -> Shape:
     """The sizes of a model from its `config.json`. Raises InputError that names a missing or contradictory field."""
     model_type = config.get("model_type", "")
     heads, hidden = _size(config, "num_attention_heads"), _size(config, "hidden_size")
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    if heads % kv_heads:
+        raise InputError(f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
     head_dim = config.get("head_dim") or config.get("attention_head_dim") or hidden // heads
     pattern = _pattern(config)
     return Shape(
@@ -168,7 +171,7 @@ def shape(config: Mapping[str, Any]) -> Shape:
         ffn=int(config.get("shared_intermediate_size") or _size(config, "intermediate_size")),
         gated=model_type != "nemotron_h",
         heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
+        kv_heads=kv_heads,
         head_dim=int(head_dim),
         vocab=_size(config, "vocab_size"),
         max_positions=int(config.get("max_position_embeddings") or 0),

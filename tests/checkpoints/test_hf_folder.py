@@ -123,10 +123,17 @@ def test_a_broken_index(folder):
     refused(folder, "cannot be read")
 
 
+def test_no_index_to_say_whether_a_file_is_missing(folder):
+    (folder / "model.safetensors.index.json").unlink()
+    refused(folder, r"neither model\.safetensors nor model\.safetensors\.index\.json; fetch")
+
+
 def test_one_tensor_in_two_files(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     for name in ("a", "b"):
-        save_file({"same": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+        save_file({"same": torch.zeros(1), name: torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"same": "a.safetensors", "a": "a.safetensors", "b": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path, r"same is in both a\.safetensors and b\.safetensors")
 
 

@@ -88,15 +88,17 @@ def test_weights_that_contradict_the_configuration(make, tmp_path):
     shutil.rmtree(hf)
     hf = make()
     edit_config(hf, intermediate_size=64)
-    refused(hf, out, r"is \[48, 32\], config\.json makes it \[64, 32\]")
+    refused(
+        hf, out, r"is \[48, 32\], config\.json makes it \[64, 32\]; config\.json and weights do not belong together"
+    )
     edit_config(hf, intermediate_size=48, torch_dtype="bfloat16")
-    refused(hf, out, "is F32, but config.json .* makes it BF16; correct torch_dtype")
+    refused(hf, out, "is F32, but the torch_dtype in .* makes it BF16; correct torch_dtype")
     edit_config(hf, torch_dtype="float32", num_hidden_layers=1)
     refused(hf, out, "holds unknown")
     edit_config(hf, torch_dtype="flaot32")
     refused(hf, out, "torch_dtype is 'flaot32'; use float32, bfloat16 or float16")
     edit_config(hf, torch_dtype="float32", num_key_value_heads=3)
-    refused(hf, out, "key/value heads|no Megatron model of it")
+    refused(hf, out, "num_attention_heads 4 is no multiple of num_key_value_heads 3")
 
 
 def test_other_architectures(make, tmp_path):

@@ -78,6 +78,7 @@ def test_a_changed_configuration_cannot_leak_into_the_facts():
     [
         ({"hidden_size": None}, "hidden_size is None"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
+        ({"num_key_value_heads": 3}, "num_attention_heads 40 is no multiple of num_key_value_heads 3"),
         ({"layer_types": ["attention"]}, "layer_types has 1 entries, num_hidden_layers is 40"),
     ],
 )

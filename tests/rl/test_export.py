@@ -60,7 +60,7 @@ def test_dtensor_steps_become_a_trajectory(start, tmp_path):
         assert json.loads((path / "config.json").read_text()) == json.loads((start / "config.json").read_text())
         assert (path / "tokenizer.json").is_file()
         proof = json.loads((path / "proof.json").read_text())
-        assert (proof["round_trip"], proof["runs"]["logits_max"]) == ("bit-equal", 0.0)
+        assert (proof["level"], proof["round_trip"], proof["runs"]["logits_max"]) == ("full", "bit-equal", 0.0)
 
 
 def test_overrides_survive(start, tmp_path):

@@ -123,11 +123,12 @@ def _convert(source: Path, out: Path, reference: Path, proof: str) -> dict[str, 
     pairs = ((entry.name, trained.read(entry.name).to(entry.dtype)) for entry in plan)
     write_sharded(out, plan, pairs, max_shard_bytes=SHARD_BYTES)
     carry_back(reference, out, plan)
-    figures: dict[str, Any] = {"tensors": len(plan), "bytes": sum(entry.nbytes for entry in plan)}
-    if proof != "none":
-        figures["round_trip"] = _check_bits(trained, out)
     parameters = sum(entry.nbytes // entry.dtype.itemsize for entry in plan)
-    if proof == "full" or (proof == "auto" and parameters <= FULL_PARAMETERS):
+    level = proof if proof != "auto" else "full" if parameters <= FULL_PARAMETERS else "keys"
+    figures: dict[str, Any] = {"level": level, "tensors": len(plan), "bytes": sum(entry.nbytes for entry in plan)}
+    if level != "none":
+        figures["round_trip"] = _check_bits(trained, out)
+    if level == "full":
         figures["runs"] = _compare_runs(source, out, exact=figures["round_trip"] == "bit-equal")
     (out / "proof.json").write_text(json.dumps(figures, indent=1) + "\n")
     return figures
