@@ -4,14 +4,15 @@ from pathlib import Path
 
 from prism_nemo.errors import InputError
 
-UNUSED = ["*.bin", "*.pth", "*.pt", "*.gguf", "original/*", "consolidated*"]
-"""Pickles, and second copies of the weights in other formats."""
+PICKLES = ["*.bin"]
+UNUSED = ["*.pth", "*.pt", "*.gguf", "original/*", "consolidated*"]
+"""Second copies of the weights in other formats."""
 
 
-def model_folder(model: str | Path) -> Path:
+def model_folder(model: str | Path, *, allow_pickle: bool = False) -> Path:
     """A directory as it is; of a hub id, `owner/name`, the snapshot in the local cache, downloaded when needed.
 
-    Raises InputError when it is neither, or cannot be had.
+    `.bin` files are left out unless `allow_pickle`. Raises InputError when it is neither, or cannot be had.
     """
     if Path(model).is_dir():
         return Path(model)
@@ -20,7 +21,7 @@ def model_folder(model: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(model), ignore_patterns=UNUSED))
+        return Path(snapshot_download(str(model), ignore_patterns=UNUSED + ([] if allow_pickle else PICKLES)))
     except (OSError, ValueError) as error:  # what the hub's client raises for networks, names and access
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{model} is no directory here and cannot be had from the hub: {reason}") from None

@@ -31,7 +31,7 @@ def import_(
 
     _check_proof(proof)
     path = import_hf(
-        model_folder(hf),
+        model_folder(hf, allow_pickle=allow_pickle),
         out,
         proof=proof,
         content_addressed=content_addressed,

@@ -58,6 +58,17 @@ def test_layers_that_plain_torch_does_not_have_are_refused(tmp_path: Path) -> No
         import_hf(tmp_path / "hf", tmp_path / "megatron")
 
 
+def test_pickles_are_fetched_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left_out: list[list[str]] = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, ignore_patterns: left_out.append(ignore_patterns) or str(tmp_path),
+    )
+    model_folder("somebody/model")
+    model_folder("somebody/model", allow_pickle=True)
+    assert ["*.bin" in patterns for patterns in left_out] == [True, False]
+
+
 def test_what_is_neither_directory_nor_on_the_hub(cache: Path, tmp_path: Path) -> None:
     assert model_folder(tmp_path) == tmp_path
     with pytest.raises(InputError, match=r"somebody/nothing is no directory here and cannot be had from the hub"):
