@@ -33,11 +33,11 @@ def import_hf(
     """Convert a Hugging Face directory into the Megatron checkpoint `out`; returns its path.
 
     proof: `full` (names, bits, logits, gradients), `scaled` (names, bits; logits and gradients of a small model with
-    the same configuration), `keys` (names, bits), `auto` (full up to 1 GiB of fp32 weights, else scaled, or keys for an
-    architecture that is none of the seven's) or `none`. content_addressed: add the content's fingerprint to the name,
-    since NeMo-RL caches its conversions by path. allow_pickle: also read `.bin` files, as plain tensors. An `out` that
-    already holds this very conversion is left as it is. Raises InputError for a directory that is not whole, weights
-    that contradict config.json, or an `out` that holds something else; PrismError when the proof fails.
+    the same configuration), `keys` (names, bits), `none`, or `auto`: see `scaled.level_for`. content_addressed: add the
+    content's fingerprint to the name, since NeMo-RL caches its conversions by path. allow_pickle: also read `.bin`
+    files, as plain tensors. An `out` that already holds this very conversion is left as it is. Raises InputError for a
+    directory that is not whole, weights that contradict config.json, or an `out` that holds something else; PrismError
+    when the proof fails.
     """
     hf, out = Path(hf).resolve(), Path(out).resolve()  # the work is done in another process
     source = open_hf(hf, allow_pickle=allow_pickle)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.engine.setup import has_gpu
 from prism_nemo.errors import PrismError
 from prism_nemo.models.facts import read_config
 from prism_nemo.models.pico import FAMILIES, make_pico
@@ -25,12 +26,15 @@ SIZES: dict[str, Any] = {"vocab_size": 511, "hidden": 64, "heads": 4, "kv_heads"
 
 
 def level_for(level: str, parameters: int, hf: Path) -> str:
-    """`auto` resolved: by size, and beyond it by whether the architecture of `hf/config.json` can be made small."""
+    """`auto` resolved: by size, and beyond it by whether the architecture of `hf/config.json` can be made small.
+
+    Not beside a GPU: whether the CPU's engine runs with the packages of that machine is not known.
+    """
     if level != "auto":
         return level
     if 4 * parameters <= FULL_BYTES:
         return "full"
-    return "scaled" if read_config(hf).get("model_type") in FAMILIES else "keys"
+    return "scaled" if read_config(hf).get("model_type") in FAMILIES and not has_gpu() else "keys"
 
 
 def prove_scaled(hf: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from prism_nemo.checkpoints import scaled
 from prism_nemo.checkpoints.importing import import_hf
 from prism_nemo.checkpoints.scaled import level_for, prove_scaled
 from prism_nemo.errors import InputError, PrismError
@@ -50,7 +51,10 @@ def test_an_architecture_that_cannot_be_made_small(configuration):
 
 @pytest.mark.parametrize(("changes", "parameters", "level"), [({}, 1000, "full"), ({}, 1 << 29, "scaled"),
                                                               ({"model_type": "qwen3"}, 1 << 29, "keys")])  # fmt: skip
-def test_the_level_follows_size_and_architecture(configuration, changes, parameters, level):
+def test_the_level_follows_size_and_architecture(configuration, changes, parameters, level, monkeypatch):
+    monkeypatch.setattr(scaled, "has_gpu", lambda: False)
     folder = configuration("llama_3_1_8b", **changes)
     assert level_for("auto", parameters, folder) == level
     assert level_for("keys", parameters, folder) == "keys"
+    monkeypatch.setattr(scaled, "has_gpu", lambda: True)
+    assert level_for("auto", parameters, folder) == ("full" if level == "full" else "keys")
