@@ -11,7 +11,7 @@ from prism_nemo.evaluation.definitions import Definition, definition
 from prism_nemo.evaluation.protocol import Sampling
 from prism_nemo.evaluation.readers import READERS, skip
 from prism_nemo.evaluation.rows import read_rows
-from prism_nemo.verifiers import Problem, key_faults, load_problems
+from prism_nemo.verifiers import Problem, key_fault, load_problems
 from prism_nemo.verifiers.problem import DOMAINS
 
 
@@ -143,6 +143,5 @@ def _check(placed: Mapping[str, Problem]) -> None:
         if problem.id in seen:
             raise InputError(f"{where}: the id {problem.id!r} was already used in {seen[problem.id]}")
         seen[problem.id] = where
-    for where, problem, fault in zip(placed, placed.values(), key_faults(placed.values()), strict=True):
-        if fault:
+        if fault := key_fault(problem.domain, problem.answer):
             raise InputError(f"{where}: question {problem.id!r}: {fault}")

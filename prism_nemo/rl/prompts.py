@@ -12,12 +12,10 @@ import xxhash
 from prism_nemo.artifacts import Request, is_up_to_date, publish
 from prism_nemo.errors import InputError
 from prism_nemo.rl.pools import POOLS, UnusableError, rows
-from prism_nemo.verifiers import Problem, key_faults, problem_from_row, save_problems
+from prism_nemo.verifiers import Problem, key_fault, problem_from_row, save_problems
 
 OWN = "problems"
 """The pool name of files that are in our schema already."""
-BATCH = 2000
-"""Problems checked at a time."""
 
 
 @dataclass(slots=True)
@@ -77,20 +75,18 @@ def collect(sources: Sequence[tuple[str, Path]]) -> Gathered:
     seen: dict[str, str] = {}
     ids: set[str] = set()
     for pool, path in sources:
-        for batch in _batches(_problems(pool, path, found)):
-            faults = key_faults([problem for _, problem in batch])
-            for (number, problem), fault in zip(batch, faults, strict=True):
-                mark = _mark(problem)
-                if fault:
-                    _drop(found, pool, number, "unreadable key", detail=fault)
-                elif mark in seen:
-                    _drop(found, pool, number, "duplicate", of=seen[mark])
-                elif problem.id in ids:
-                    _drop(found, pool, number, "id used before", of=problem.id)
-                else:
-                    ids.add(problem.id)
-                    seen[mark] = problem.id
-                    found.kept.append(problem)
+        for number, problem in _problems(pool, path, found):
+            mark = _mark(problem)
+            if fault := key_fault(problem.domain, problem.answer):
+                _drop(found, pool, number, "unreadable key", detail=fault)
+            elif mark in seen:
+                _drop(found, pool, number, "duplicate", of=seen[mark])
+            elif problem.id in ids:
+                _drop(found, pool, number, "id used before", of=problem.id)
+            else:
+                ids.add(problem.id)
+                seen[mark] = problem.id
+                found.kept.append(problem)
     return found
 
 
@@ -113,16 +109,6 @@ def _problem(pool: str, row: Any) -> Problem:
     values: Mapping[str, Any] = POOLS[pool].read(row)
     mark = xxhash.xxh3_64_hexdigest(json.dumps(row, sort_keys=True, default=str).encode())
     return Problem(id=f"{pool}-{mark}", source=POOLS[pool].source, licence=POOLS[pool].licence, **values)
-
-
-def _batches(problems: Iterator[tuple[int, Problem]]) -> Iterator[list[tuple[int, Problem]]]:
-    batch: list[tuple[int, Problem]] = []
-    for entry in problems:
-        batch.append(entry)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    yield batch
 
 
 def _mark(problem: Problem) -> str:

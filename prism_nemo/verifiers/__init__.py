@@ -6,9 +6,7 @@ They judge what a model wrote, so they never raise on it and never hang: mathema
 that can be killed, programs run in `prism_nemo.sandbox`.
 """
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
+from prism_nemo.verifiers.keys import key_fault
 from prism_nemo.verifiers.problem import (
     AssertTest,
     CallTest,
@@ -20,6 +18,7 @@ from prism_nemo.verifiers.problem import (
 )
 from prism_nemo.verifiers.think import Thought, split_thought
 from prism_nemo.verifiers.verdict import Outcome, Verdict
+from prism_nemo.verifiers.verifying import verify, verify_many
 
 __all__ = [
     "AssertTest",
@@ -29,6 +28,7 @@ __all__ = [
     "StdinTest",
     "Thought",
     "Verdict",
+    "key_fault",
     "load_problems",
     "problem_from_row",
     "save_problems",
@@ -36,67 +36,3 @@ __all__ = [
     "verify",
     "verify_many",
 ]
-
-
-def verify(problem: Problem, completion: str, *, opened: bool = False) -> Verdict:
-    """Judge one completion: what follows its last `</think>`, or all of it. Never raises on a completion.
-
-    `opened`: the prompt itself ended with `<think>`. The verdict does not depend on the think format; it reports it.
-    Raises InputError for a code problem when no sandbox can be had on this machine.
-    """
-    return verify_many([problem], [completion], workers=1, opened=opened)[0]
-
-
-def verify_many(
-    problems: Sequence[Problem], completions: Sequence[str], *, workers: int = 2, opened: bool = False
-) -> list[Verdict]:
-    """`verify` for pairs, `workers` at a time (each waits for one child process), in the order given."""
-    if len(problems) != len(completions):
-        raise ValueError(f"{len(problems)} problems but {len(completions)} completions")
-    if any(problem.domain == "code" for problem in problems):
-        from prism_nemo import sandbox
-
-        sandbox.require()
-    if workers == 1 or len(problems) == 1:
-        return [_verdict(*pair, opened) for pair in zip(problems, completions, strict=True)]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(_verdict, problems, completions, [opened] * len(problems)))
-
-
-def _verdict(problem: Problem, completion: str, opened: bool) -> Verdict:
-    import dataclasses
-
-    thought = split_thought(completion, opened=opened)
-    try:
-        verdict = _judge(problem, thought.response)
-    except Exception as error:  # a verifier never takes a run down; the outcome is counted and carries the reason
-        verdict = Verdict(outcome="error", detail=f"{type(error).__name__}: {error}"[:200])
-    return dataclasses.replace(verdict, think_format=thought.well_formed)
-
-
-def _judge(problem: Problem, response: str) -> Verdict:
-    if problem.domain == "code":
-        from prism_nemo.verifiers.code import verify_code
-
-        return verify_code(problem.tests or (), response, language=problem.language)
-    if problem.domain == "science":
-        from prism_nemo.verifiers.science import verify_science
-
-        return verify_science(problem.answer or "", response)
-    from prism_nemo.verifiers.math import verify_math
-
-    return verify_math(problem.answer or "", response)
-
-
-def key_faults(problems: Iterable[Problem]) -> list[str | None]:
-    """For each problem why its key could never be matched, or None; math keys are read by math-verify itself."""
-    from prism_nemo.verifiers import math, science
-
-    faults: list[str | None] = []
-    for problem in problems:
-        if problem.domain == "code":
-            faults.append(None)
-        else:
-            key_fault = science.key_fault if problem.domain == "science" else math.key_fault
-            faults.append(key_fault(problem.answer or ""))
-    return faults

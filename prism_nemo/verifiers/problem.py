@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prism_nemo.errors import InputError
+from prism_nemo.verifiers.keys import key_fault
 
 DOMAINS = ("math", "code", "science")
 FIELDS = ("id", "domain", "prompt", "answer", "tests", "source", "licence")
@@ -173,10 +174,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Problem]]:
 
 
 def _check_keys(path: Path, problems: list[Problem], lines: list[int]) -> None:
-    from prism_nemo.verifiers import key_faults
-
-    for number, problem, fault in zip(lines, problems, key_faults(problems), strict=True):
-        if fault:
+    for number, problem in zip(lines, problems, strict=True):
+        if fault := key_fault(problem.domain, problem.answer):
             raise InputError(f"{path}:{number}: problem {problem.id!r}: {fault}")
 
 
