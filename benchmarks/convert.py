@@ -72,6 +72,7 @@ def _bridge_here() -> Any:
 
     from prism_nemo.engine import setup
 
+    setup.ensure_process_group()  # Bridge's own would be NCCL's
     if setup.has_gpu():
         return AutoBridge
     from prism_nemo.engine.cpu import specs

@@ -21,7 +21,8 @@ from prism_nemo.models.facts import Shape, read_config, shape
 FP32_LOGITS = 1e-4
 """Largest difference of a logit, absolute and relative to the largest logit. Measured on pico models: below 1e-5."""
 FP32_GRADIENTS = 1e-3
-"""Largest norm of a tensor's gradient difference, relative to its norm. Measured on pico models: below 2e-5."""
+"""Largest norm of a tensor's gradient difference, relative to its norm. Measured on pico models: below 1e-4
+(A_log of Granite-4-H; without Mamba layers below 3e-6)."""
 BF16_KL = 1e-3
 """Mean KL divergence per token, in nats, with both sides computing in bf16."""
 BF16_TOP1 = 0.9

@@ -215,9 +215,10 @@ def test_a_reference_without_weights_gets_the_dtype_of_the_checkpoint(make, tmp_
 def test_output_directories(make, tmp_path):
     hf, out = make(), tmp_path / "out"
     out.mkdir()
+    (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="exists and is no artifact"):
         import_hf(hf, out)
-    out.rmdir()
+    (out / "notes.txt").unlink()
     import_hf(hf, out, proof="keys")
     made = read_manifest(out).created, (out / "iter_0000000/__0_0.distcp").stat().st_mtime_ns
     import_hf(hf, out, proof="keys")
