@@ -87,12 +87,12 @@ def _show_plan(stages: list, folder: Path) -> None:
 
 
 def _check_machine(recipe: Any, stages: list) -> None:
-    """A recipe for many GPUs does not begin on a machine that has fewer. Raises InputError."""
+    """A recipe for many GPUs does not begin on a machine that has fewer; a rehearsal needs none. Raises InputError."""
     from prism_nemo.errors import InputError
 
     crowded = max((stage for stage in stages if stage.gpu), key=lambda stage: stage.ranks, default=None)
-    inside_a_job = "SLURM_JOB_ID" in os.environ
-    if crowded is None or crowded.ranks == 1 or recipe.parallel.devices_per_node is None or inside_a_job:
+    inside_a_job, on_cpus = "SLURM_JOB_ID" in os.environ, recipe.data.rehearsal
+    if crowded is None or crowded.ranks == 1 or inside_a_job or on_cpus:
         return
     import torch
 
