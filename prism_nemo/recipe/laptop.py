@@ -47,8 +47,8 @@ def _dense(recipe: Recipe) -> Recipe:
             "validation_tokens": 40_000,
             "workers": 2,
         },
-        pretrain=_long(recipe.midtrain, tokens=600_000),
-        midtrain=_scaled(recipe.midtrain, tokens=4_200_000),
+        pretrain=_long(recipe.midtrain, tokens=400_000),
+        midtrain=_scaled(recipe.midtrain, tokens=3_000_000),
         long_context=recipe.long_context and _long(recipe.long_context, tokens=200_000),
         rl={
             "engine": "trl",

@@ -1,16 +1,20 @@
 """RMSNorm, SwiGLU and rotary embedding with hand-written backward passes: the same formulas, fewer passes over memory.
 
 Step by step through autograd each of them makes three to ten temporary tensors; on a CPU that costs as much as a matrix
-product of the same layer. Benchmarked by benchmarks/engine_cpu_step.py.
+product of the same layer. The loops of `rows` are for one thread. Benchmarked by benchmarks/engine_cpu_step.py.
 """
 
+import functools
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from prism_nemo.engine.cpu import rows
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -23,20 +27,25 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        scale = mean_square.add_(epsilon).rsqrt_()
+        x = x.contiguous()
+        out, scale = torch.empty_like(x), x.new_empty(x.shape[:-1])
+        rows.norm(_rows(x), weight.detach().numpy(), epsilon, _rows(out), scale.view(-1).numpy())
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        product = (gradient * x).flatten(0, -2)
-        weight_gradient = product.t().mv(scale.flatten())
-        along_x = product.mv(weight).view_as(scale).mul_(scale.square()).div_(x.shape[-1])
-        x_gradient = (gradient * weight).addcmul_(x, along_x, value=-1).mul_(scale)
+        x_gradient, weight_gradient = torch.empty_like(x), torch.zeros_like(weight)
+        given = (_rows(gradient.contiguous()), _rows(x), weight.detach().numpy(), scale.view(-1).numpy())
+        rows.norm_backward(*given, _rows(x_gradient), weight_gradient.numpy())
         return x_gradient, weight_gradient, None
+
+
+def _rows(t: Tensor) -> np.ndarray:
+    """A contiguous tensor as (rows, last dimension), in the same memory."""
+    return t.detach().view(-1, t.shape[-1]).numpy()
 
 
 class SwiGLU(torch.nn.Module):
@@ -70,9 +79,18 @@ class _SwiGLU(Function):
 
 
 def rotate(t: Tensor, freqs: Tensor) -> Tensor:
-    """Rotary embedding of t (s, b, heads, d) by angles freqs (s, 1, 1, d), whose halves are equal (not interleaved)."""
+    """Rotary embedding of t (s, b, heads, d) by angles freqs (s, 1, 1, d), whose halves are equal (not interleaved).
+
+    fp32 or fp64.
+    """
+    return _Rotate.apply(t, *_cos_sin(freqs, t.dtype))
+
+
+@functools.lru_cache(maxsize=4)
+def _cos_sin(freqs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of one half; Megatron gives every layer and step the same tensor."""
     half = freqs[..., : freqs.shape[-1] // 2]
-    return _Rotate.apply(t, half.cos().to(t.dtype), half.sin().to(t.dtype))
+    return half.cos().to(dtype), half.sin().to(dtype)
 
 
 class _Rotate(Function):
@@ -89,8 +107,8 @@ class _Rotate(Function):
 
 
 def _turn(t: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    result = torch.empty(t.shape, dtype=t.dtype)
-    (first, second), (a, b) = t.chunk(2, dim=-1), result.chunk(2, dim=-1)
-    torch.mul(first, cos, out=a).addcmul_(second, sin, value=-direction)
-    torch.mul(second, cos, out=b).addcmul_(first, sin, value=direction)
+    t = t.contiguous()
+    result = torch.empty_like(t)
+    one, two = (each.detach().view(t.shape[0], -1, t.shape[-1]).numpy() for each in (t, result))
+    rows.turn(one, cos.view(len(cos), -1).numpy(), sin.view(len(sin), -1).numpy(), direction, two)
     return result

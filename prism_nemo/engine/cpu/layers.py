@@ -156,7 +156,8 @@ def _rotary_embedding(
     whole = (
         freqs.shape[-1] == t.shape[-1] and not config.rotary_interleaved and not kwargs.get("mla_rotary_interleaved")
     )
-    if whole and cu_seqlens is None and mscale == 1.0 and not config.multi_latent_attention:
+    plain = cu_seqlens is None and mscale == 1.0 and not config.multi_latent_attention
+    if whole and plain and t.dtype in (torch.float32, torch.float64):
         return rotate(t, freqs)
     return apply_rotary_pos_emb(t, freqs, config, cu_seqlens, mscale, **kwargs)
 

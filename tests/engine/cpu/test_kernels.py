@@ -42,6 +42,16 @@ CASES = {
         lambda t: plain_rotate(t, angles(5, 8, t.dtype)),
         [(5, 2, 3, 8)],
     ),
+    "rms_norm of a slice": (
+        lambda x, w: kernels.rms_norm(x[:, :, 1, ::2], w, 1e-5),
+        lambda x, w: F.rms_norm(x[:, :, 1, ::2], w.shape, w, 1e-5),
+        [(5, 2, 3, 8), (4,)],
+    ),
+    "rotate of a slice": (
+        lambda t: kernels.rotate(t[..., 3:11], angles(5, 8, t.dtype)),
+        lambda t: plain_rotate(t[..., 3:11], angles(5, 8, t.dtype)),
+        [(5, 2, 3, 12)],
+    ),
 }
 
 
