@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from random_checkpoints import apart, clock, make, table
+from random_checkpoints import apart, clock, make, table, warmed
 
 THRESHOLDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 PIECE = 1 << 20
@@ -21,6 +21,7 @@ PIECE = 1 << 20
 def ours(a: Path, b: Path) -> None:
     from prism_nemo.analysis.weights import compare_weights
 
+    warmed(lambda tiny: compare_weights(tiny, tiny, threads=2))
     with clock(ours):
         report = compare_weights(a, b, threads=2)
     print("  ours:", report.find("a -> b", "total").l2, report.find("a -> b", "total").unchanged["1"])

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from random_checkpoints import apart, clock, make, table
+from random_checkpoints import apart, clock, make, table, warmed
 
 
 def ours(a: Path, b: Path, out: Path, _: str) -> None:
@@ -20,6 +20,7 @@ def ours(a: Path, b: Path, out: Path, _: str) -> None:
     from prism_nemo.checkpoints.merge import parse_weights
     from prism_nemo.checkpoints.merged import merge
 
+    warmed(lambda tiny: merge([tiny, tiny], tiny.parent / "out", parse_weights(["0.85"]), threads=2))
     with clock(ours):
         merge([a, b], out, parse_weights(["0.85"]), threads=2)
 
@@ -29,9 +30,14 @@ def sums(a: Path, b: Path, out: Path, _: str) -> None:
     from prism_nemo.checkpoints.hf_folder import open_hf
     from prism_nemo.checkpoints.merge import blend, coefficients, parse_weights
 
-    out.mkdir()
+    def add(first: Path, second: Path, target: Path) -> None:
+        target.mkdir()
+        weigh = coefficients("linear", parse_weights(["0.85"]), 2)
+        blend([open_hf(first), open_hf(second)], target, weigh, threads=2)
+
+    warmed(lambda tiny: add(tiny, tiny, tiny.parent / "out"))
     with clock(sums):
-        blend([open_hf(a), open_hf(b)], out, coefficients("linear", parse_weights(["0.85"]), 2), threads=2)
+        add(a, b, out)
 
 
 def copying(a: Path, b: Path, out: Path, _: str) -> None:

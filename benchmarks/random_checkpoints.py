@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,9 @@ from prism_nemo.checkpoints.hf_folder import Planned, write_sharded
 HIDDEN, FFN, KV, VOCAB = 2560, 8192, 512, 100352
 
 
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+def shapes(layers: int, vocabulary: int = VOCAB) -> dict[str, tuple[int, ...]]:
     """Llama names (every tool knows them) with Granite-4.0 Micro's sizes; the head is tied."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    found = {"model.embed_tokens.weight": (vocabulary, HIDDEN), "model.norm.weight": (HIDDEN,)}
     for layer in range(layers):
         at = f"model.layers.{layer}"
         found |= {f"{at}.self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qo"}
@@ -30,12 +31,14 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def make(folder: Path, layers: int, seed: int, moved: float = 0.0) -> Path:
+def make(folder: Path, layers: int, seed: int, moved: float = 0.0, vocabulary: int = VOCAB) -> Path:
     """A bf16 checkpoint; `moved` > 0 adds relative noise of that size to the same random weights."""
     if (folder / "config.json").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    planned = [Planned(name=name, dtype=torch.bfloat16, shape=shape) for name, shape in shapes(layers).items()]
+    planned = [
+        Planned(name=name, dtype=torch.bfloat16, shape=shape) for name, shape in shapes(layers, vocabulary).items()
+    ]
 
     def tensors():
         for number, plan in enumerate(planned):
@@ -46,11 +49,25 @@ def make(folder: Path, layers: int, seed: int, moved: float = 0.0) -> Path:
             yield plan.name, weight.to(torch.bfloat16)
 
     write_sharded(folder, planned, tensors(), max_shard_bytes=2_000_000_000)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "vocab_size": VOCAB}
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "vocab_size": vocabulary,
+    }
     config |= {"intermediate_size": FFN, "num_hidden_layers": layers, "num_attention_heads": 40, "rms_norm_eps": 1e-5}
     config |= {"num_key_value_heads": 8, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "rope_theta": 1e7}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def warmed(work: Callable[[Path], object]) -> None:
+    """Do it once with a checkpoint of no size: numba imports much and links its loops on the first call (1 to 2 s).
+
+    That is no more timed than the imports of the peers are.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work(make(Path(folder) / "tiny", 0, 1, vocabulary=64))
 
 
 @contextlib.contextmanager
