@@ -22,7 +22,6 @@ _WHERE = {
     "held_out_loss": "held_out",
     "loss_difference": "held_out",
     "needle_questions": "needle",
-    "needle_documents": "needle",
     "load_suite": "suites",
 }
 __all__ = list(_WHERE)

@@ -1,4 +1,4 @@
-"""A needle in a haystack at any context length, exact by seed: questions to ask, and documents to learn the task from.
+"""A needle in a haystack at any context length, exact by seed.
 
 A needle is a fact `The code of QX is 47.` on its own line inside other text; the question repeats its beginning. RULER
 (Hsieh et al. 2024, arXiv 2404.06654) asks so at 4k tokens and more; here the lengths may be a pico model's, and keys
@@ -10,7 +10,7 @@ import itertools
 import random
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,30 +67,6 @@ def needle_questions(
         for length in lengths
         for number in range(per_length)
     ]
-
-
-def needle_documents(
-    tokenizer_dir: Path | str,
-    count: int,
-    *,
-    length: int,
-    texts: Iterable[str] = (),
-    facts: int = 8,
-    seed: int = 0,
-) -> Iterator[str]:
-    """Training documents of at most `length` tokens: a haystack with `facts` needles, then all of them asked and
-    answered in another order, so that one document teaches as many look-ups.
-
-    Their random numbers are never a question's; hold the questions' texts out too.
-    """
-    encode, words = _encoder(Path(tokenizer_dir)), _words(texts)
-    _check(facts, 1)
-    for number in range(count):
-        rng = random.Random(f"document/{seed}/{length}/{number}")
-        lines = _facts(rng, facts)
-        depths = [rng.random() for _ in lines]
-        asked = "\n" + "\n".join(rng.sample(lines, facts))
-        yield _haystack(encode, _run(rng, words, length), lines, depths, asked, length - 1)  # 1: the end of text
 
 
 def _question(

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.needle import DEPTHS, FILLER, needle_documents, needle_questions
+from prism_nemo.evaluation.needle import DEPTHS, FILLER, needle_questions
 
 TEXTS = ["A text about nothing at all.\n\n    It goes on (and on).", "Another one: with 1234 digits, x_y and `code`."]
 LENGTHS = [80, 400]
@@ -43,21 +43,6 @@ def test_seeds_decide(tokenizer_dir):
     assert first == again
     assert not {question.prompt for question in first} & {question.prompt for question in other}
     assert first[:3] == needle_questions(tokenizer_dir, [200], per_length=3, seed=1)
-
-
-def test_documents_ask_every_needle(tokenizer_dir):
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    documents = list(needle_documents(tokenizer_dir, 20, length=500, texts=TEXTS, facts=4))
-    assert documents == list(needle_documents(tokenizer_dir, 20, length=500, texts=TEXTS, facts=4))
-    assert len(set(documents)) == 20
-    for document in documents:
-        assert 480 <= len(tokenizer(document)["input_ids"]) < 500
-        lines = re.findall(r"^The code of [A-Z]{2} is \d\d\.$", document, flags=re.MULTILINE)
-        assert len(lines) == 8
-        assert sorted(lines[:4]) == sorted(lines[4:])
-        assert document.endswith("\n" + "\n".join(lines[4:]))
-    asked = {question.prompt for question in needle_questions(tokenizer_dir, [500], texts=TEXTS, facts=4)}
-    assert not any(document.startswith(prompt) for document in documents for prompt in asked)
 
 
 def test_what_does_not_fit_is_refused(tokenizer_dir, tmp_path):
