@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from prism_nemo.checkpoints.hf_folder import Entry, Planned, cut, header_bytes, read_header, write_index
 from prism_nemo.errors import InputError
@@ -76,8 +75,3 @@ def lay_out(directory: Path, planned: list[Planned], *, max_shard_bytes: int = 5
         places |= {entry.name: entry for entry in read_header(directory / name)}
     write_index(directory, shards)
     return places
-
-
-def bits_of(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's bytes as a flat uint8 array."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -22,7 +22,7 @@ from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.needle import Question
 from prism_nemo.evaluation.protocol import Protocol, Sampling
 from prism_nemo.evaluation.sampling import generate, keys_of
-from prism_nemo.evaluation.statistics import Estimate, mean_interval, paired_difference, score_interval
+from prism_nemo.evaluation.statistics import Estimate, mean_interval, score_interval
 from prism_nemo.evaluation.store import GenerationStore
 
 TASK = "needle@1"
@@ -47,10 +47,6 @@ class NeedleScore:
     """Mean place of the right answer among the alternatives, 1 is best; ties count half."""
     chance: float
     """`first` of a guesser: 1 / alternatives."""
-    question_exact: dict[str, float] = field(repr=False)
-    """Question id -> 0 or 1: what paired comparisons need."""
-    question_loss: dict[str, float] = field(repr=False)
-    """Question id -> nats per token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +76,12 @@ class LongContext:
     """By distance into the document; empty without documents."""
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values for JSON, without single questions and documents."""
+        """Plain values for JSON, without single documents."""
         return {
             "model": self.model,
             "name": self.name,
-            "needles": [_record(score) for score in self.needles],
-            "positions": [_record(loss) for loss in self.positions],
+            "needles": [dataclasses.asdict(score) for score in self.needles],
+            "positions": [_without_documents(loss) for loss in self.positions],
         }
 
 
@@ -113,17 +109,6 @@ def long_context(
         name=facts["name"],
         needles=tuple(_score(group, exact, nats, ranks) for group in _by_length(questions).values()),
         positions=_positions(backend, model_dir, documents, edges) if documents else (),
-    )
-
-
-def needle_change(before: NeedleScore, after: NeedleScore) -> tuple[Estimate, Estimate]:
-    """after - before of (exact match, nats per token), paired by question. Raises InputError for other questions."""
-    if before.question_loss.keys() != after.question_loss.keys():
-        raise InputError("needles of different questions cannot be compared; ask both models the same ones")
-    names = list(before.question_loss)
-    exact = [[score.question_exact[name] for name in names] for score in (before, after)]
-    return paired_difference(*exact), mean_interval(
-        [after.question_loss[name] - before.question_loss[name] for name in names]
     )
 
 
@@ -208,8 +193,6 @@ def _score(
         first=score_interval([float(ranks[name] == 1) for name in names]),
         rank=mean_interval([ranks[name] for name in names]),
         chance=1 / len(questions[0].alternatives),
-        question_exact={name: exact[name] for name in names},
-        question_loss={name: nats[name] for name in names},
     )
 
 
@@ -241,6 +224,5 @@ def _rows(window: int) -> int:
     return max(1, BATCH_TOKENS // window)
 
 
-def _record(entry: Any) -> dict[str, Any]:
-    record = dataclasses.asdict(entry)
-    return {key: value for key, value in record.items() if not key.startswith(("question_", "document_"))}
+def _without_documents(entry: PositionLoss) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(entry).items() if key != "document_nats"}

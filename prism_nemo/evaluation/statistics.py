@@ -32,11 +32,6 @@ class Estimate:
     high: float
 
 
-def avg_at_k(correct: ArrayLike) -> float:
-    """Mean over questions of the share of right samples: pass@1 estimated from k samples."""
-    return float(np.asarray(correct, dtype=np.float64).mean())
-
-
 def pass_at_k(correct: ArrayLike, k: int) -> Array:
     """Per question: the chance that one of k draws without replacement from its samples is right.
 

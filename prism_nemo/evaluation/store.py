@@ -138,20 +138,6 @@ class GenerationStore:
         if self._log is not None:
             self._seal_own()
 
-    def compact(self) -> None:
-        """Seal every log, also those of other hosts, and join all segments into one. Only when nobody writes."""
-        self.close()
-        for path in (self.folder / "logs").glob("*.jsonl"):
-            seal(path)
-        self._find_segments()
-        old = sorted(self._segments)
-        if len(old) > 1:
-            tables = [pq.read_table(self._segment(name), schema=SCHEMA) for name in old]
-            _write_segment(self.folder / "segments" / f"{_new_name()}.parquet", _unique(pa.concat_tables(tables)))
-            for name in old:
-                self._segment(name).unlink()
-        self._load()
-
     def describe(self, kind: str, name: str, facts: dict[str, Any]) -> None:
         """Keep readable facts beside the samples: `kind` is "protocols" or "models", `name` the fingerprint."""
         path = self.folder / kind / f"{name}.json"

@@ -45,7 +45,6 @@ def test_scores_equal_plain_forward_passes(pico, base, tmp_path, monkeypatch):
             ids = [tokenizer(question.prompt + text)["input_ids"] for text in question.alternatives]
             start = len(tokenizer(question.prompt)["input_ids"])
             nats = [token_nats(model, row)[start - 1 :] for row in ids]
-            assert score.question_loss[question.id] == pytest.approx(nats[0].mean(), rel=1e-4)
             losses.append(nats[0].mean())
             ranks.append(1 + sum(other.sum() < nats[0].sum() for other in nats[1:]))
         assert score.loss.value == pytest.approx(np.mean(losses), rel=1e-4)
@@ -81,10 +80,6 @@ def test_a_model_that_copies_the_needle_scores_full_marks(pico, tmp_path, monkey
     assert again == found
     assert len(asked) == 10
     assert found.positions == ()
-    exact, loss = lc.needle_change(found.needles[0], again.needles[0])
-    assert exact.value == loss.value == 0
-    with pytest.raises(InputError, match="different questions"):
-        lc.needle_change(*found.needles)
 
 
 def test_short_documents_and_small_contexts_are_refused(pico, tmp_path):

@@ -11,7 +11,8 @@ from prism_nemo.errors import InputError
 from prism_nemo.recipe import Recipe, load_recipe, override, shipped
 from prism_nemo.recipe.check import check
 from prism_nemo.recipe.plan import lines, plan, to_dict
-from prism_nemo.recipe.plan.text import table_row
+from prism_nemo.recipe.plan.hardware import GIB
+from prism_nemo.recipe.plan.plan import Plan
 
 BASES = [name for name in shipped() if not name.startswith("tiny")]
 GOLDEN = Path(__file__).parent / "golden" / "plan_table.md"
@@ -53,6 +54,20 @@ def test_only_bases_that_read_128k_get_it_back() -> None:
     mistral += ["long_context.tokens=2_097_152_000", "long_context.context=4"]
     assert "the model knows 32,768 rotary positions" in "".join(plan(made("mistral_7b", *mistral)).warnings)
     assert plan(made("mistral_7b", *mistral, "long_context.rope_scaling=yarn")).warnings == []
+
+
+def table_row(name: str, plans: list[Plan]) -> str:
+    """One model of the README's table: its mid-training on each of several numbers of nodes, as a Markdown row."""
+    cells = []
+    for one in plans:
+        midtrain = next(planned for planned in one.trainings if planned.stage == "midtrain")
+        layout = midtrain.parallel
+        shared = [f"TP{layout.tensor}", f"PP{layout.pipeline}", f"CP{layout.context}", f"DP{layout.data}"]
+        shown = " ".join(part for part in shared if not part.endswith("P1")) or "DP1"
+        need = max(stage.total for stage in midtrain.memory) / GIB
+        cells.append(f"{shown}, {need:.0f} GiB, {midtrain.budget.hours:.1f} h")
+    gpu_hours = next(planned for planned in plans[-1].trainings if planned.stage == "midtrain").budget.gpu_hours
+    return f"| {name} | " + " | ".join(cells) + f" | {gpu_hours:,.0f} |"
 
 
 def test_table_of_seven_models_is_golden() -> None:

@@ -128,17 +128,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def table_row(name: str, plans: list[Plan]) -> str:
-    """One model of the README's table: its mid-training on each of several numbers of nodes, as a Markdown row."""
-    cells = []
-    for plan in plans:
-        midtrain = next(planned for planned in plan.trainings if planned.stage == "midtrain")
-        layout = midtrain.parallel
-        shared = [f"TP{layout.tensor}", f"PP{layout.pipeline}", f"CP{layout.context}", f"DP{layout.data}"]
-        shown = " ".join(part for part in shared if not part.endswith("P1")) or "DP1"
-        need = max(stage.total for stage in midtrain.memory) / GIB
-        cells.append(f"{shown}, {need:.0f} GiB, {midtrain.budget.hours:.1f} h")
-    gpu_hours = next(planned for planned in plans[-1].trainings if planned.stage == "midtrain").budget.gpu_hours
-    return f"| {name} | " + " | ".join(cells) + f" | {gpu_hours:,.0f} |"
