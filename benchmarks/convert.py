@@ -44,6 +44,9 @@ def ours_export(source: Path, hf: Path, out: Path) -> None:
 
 def bridge_import(source: Path, hf: Path, out: Path) -> None:
     bridge = _bridge_here()
+    from prism_nemo.engine import setup
+
+    setup.ensure_process_group()  # Bridge's import would begin one of NCCL; its export begins one of gloo
     with clock(bridge_import):
         bridge.import_ckpt(str(source), str(out))
 
@@ -72,7 +75,6 @@ def _bridge_here() -> Any:
 
     from prism_nemo.engine import setup
 
-    setup.ensure_process_group()  # Bridge's own would be NCCL's
     if setup.has_gpu():
         return AutoBridge
     from prism_nemo.engine.cpu import specs
