@@ -322,8 +322,6 @@ def long_context_points(seed: int = 0, documents: int = 24, noise: float = 0.05)
                 first=score_interval(random.integers(0, 2, 20)),
                 rank=mean_interval(random.integers(1, 11, 20)),
                 chance=0.1,
-                question_exact={},
-                question_loss={},
             )
             for k, length in enumerate((128, 256, 512, 1024))
         ]
