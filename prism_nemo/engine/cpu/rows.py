@@ -1,7 +1,7 @@
-"""RMSNorm and rotary embedding one row at a time, compiled by numba: each number is read and written once.
+"""RMSNorm and rotary embedding one row at a time, compiled by numba: one pass over memory.
 
-In torch's operations either takes five to ten passes over memory, and on a pico model as much time as its matrix
-products. Arrays are contiguous and of one dtype, float32 or float64; sums may be taken in any order.
+In torch's operations either takes several passes, and on a pico model both together a good quarter of a step. Arrays
+are contiguous and of one dtype, float32 or float64; sums may be taken in any order.
 """
 
 from typing import Any
