@@ -213,10 +213,19 @@ def ensure_process_group() -> bool:
 
 
 def join_process_group(rank: int, size: int, rendezvous: Path) -> None:
-    """Join the ranks of this machine through a file: no port that something else might take."""
+    """Join the ranks of this machine through a file: no port that something else might take.
+
+    Raises InputError where there are fewer GPUs than ranks.
+    """
     import torch
 
     if has_gpu():
+        gpus = torch.cuda.device_count()
+        if gpus < size:
+            raise InputError(
+                f"{size} ranks and {gpus} GPU(s): set parallel.processes={gpus}, "
+                "or CUDA_VISIBLE_DEVICES= to train on the CPU"
+            )
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
         _backend(), store=torch.distributed.FileStore(str(rendezvous), size), rank=rank, world_size=size

@@ -1,6 +1,7 @@
 """From samples in the store to scores: pure, repeatable, and it says what was counted."""
 
 import dataclasses
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,13 @@ from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Protocol
 from prism_nemo.evaluation.sample import Sample, SampleKey
 from prism_nemo.evaluation.statistics import Estimate, majority, pass_at_k, score_interval
-from prism_nemo.verifiers import Verdict, split_thought, verify_many
+from prism_nemo.verifiers import Problem, Verdict, split_thought, verify_many
 from prism_nemo.verifiers.math import extract
 
 BATCH = 2000
 """Verdicts between two looks at the progress."""
+KEPT = 1 << 14
+"""Verdicts that a process keeps: after the scores of a chain its analyses ask for the same ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,30 +95,42 @@ def judge(
 ) -> list[Judged]:
     """A verdict for every sample; a verdict never stops the run.
 
-    What decides is judged once per question: in mathematics the final answer, elsewhere the text.
+    What decides is judged once per question: in mathematics the final answer, elsewhere the response.
     """
     thoughts = [split_thought(sample.text, opened=opened) for sample in samples]
+    asked = {sample.question: _fingerprint(benchmark.problems[sample.question]) for sample in samples}
     deciding = [
-        (sample.question, _deciding(benchmark.domain, sample.text, thought.response))
+        (asked[sample.question], extract(thought.response) if benchmark.domain == "math" else thought.response)
         for sample, thought in zip(samples, thoughts, strict=True)
     ]
-    firsts = {key: sample.text for key, sample in reversed(list(zip(deciding, samples, strict=True)))}
-    waiting = sorted(firsts.items(), key=str)
-    verdicts: dict[tuple[str, str | None], Verdict] = {}
+    firsts = dict(reversed(list(zip(deciding, samples, strict=True))))
+    verdicts = {key: _known[key] for key in firsts if key in _known}
+    waiting = [(key, firsts[key]) for key in sorted(firsts.keys() - verdicts.keys(), key=str)]
     for start in range(0, len(waiting), BATCH):
         part = waiting[start : start + BATCH]
-        problems = [benchmark.problems[question] for (question, _), _ in part]
-        found = verify_many(problems, [text for _, text in part], workers=workers, opened=opened)
+        problems = [benchmark.problems[sample.question] for _, sample in part]
+        found = verify_many(problems, [sample.text for _, sample in part], workers=workers, opened=opened)
         verdicts.update(zip((key for key, _ in part), found, strict=True))
-        progress(len(verdicts), len(waiting))
+        progress(len(verdicts), len(firsts))
+    _keep(verdicts)
     return [
         Judged(sample=sample, verdict=dataclasses.replace(verdicts[key], think_format=thought.well_formed))
         for sample, key, thought in zip(samples, deciding, thoughts, strict=True)
     ]
 
 
-def _deciding(domain: str, text: str, response: str) -> str | None:
-    return extract(response) if domain == "math" else text
+_known: dict[tuple[bytes, str | None], Verdict] = {}
+
+
+def _fingerprint(problem: Problem) -> bytes:
+    return hashlib.sha256(repr(problem).encode(errors="surrogatepass")).digest()
+
+
+def _keep(verdicts: Mapping[tuple[bytes, str | None], Verdict]) -> None:
+    """All but those that time may change."""
+    _known.update((key, verdict) for key, verdict in verdicts.items() if verdict.outcome != "timeout")
+    for key in list(_known)[:-KEPT]:
+        del _known[key]
 
 
 def score(

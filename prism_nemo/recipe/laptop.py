@@ -48,12 +48,12 @@ def _dense(recipe: Recipe) -> Recipe:
             "workers": 2,
         },
         pretrain=_long(recipe.midtrain, tokens=400_000),
-        midtrain=_scaled(recipe.midtrain, tokens=3_000_000),
-        long_context=recipe.long_context and _long(recipe.long_context, tokens=200_000),
+        midtrain=_scaled(recipe.midtrain, tokens=2_800_000),
+        long_context=recipe.long_context and _long(recipe.long_context, tokens=150_000),
         rl={
             "engine": "trl",
             "steps": 24,
-            "prompts_per_step": 20,
+            "prompts_per_step": 16,
             "samples_per_prompt": 8,
             "max_tokens": SEQ_LENGTH,
             "max_new_tokens": 40,
@@ -68,8 +68,16 @@ def _dense(recipe: Recipe) -> Recipe:
             "max_new_tokens": 40,
             "temperature": 1.0,
         },
-        analyze={"cka_max_tokens": 128, "landscape_problems": 8, "landscape_samples": 4},
-        parallel={"nodes": 1, "devices_per_node": None, "tensor": 1, "pipeline": 1, "context": 1, "sequence": False},
+        analyze={"cka_max_tokens": 128, "landscape_problems": 8, "landscape_samples": 3},
+        parallel={
+            "nodes": 1,
+            "devices_per_node": None,
+            "processes": 2,
+            "tensor": 1,
+            "pipeline": 1,
+            "context": 1,
+            "sequence": False,
+        },
         precision="fp32",
     )
 
@@ -90,7 +98,7 @@ def _scaled[T: Training](
         tokens=steps * batch * seq_length,
         seq_length=seq_length,
         global_batch=batch,
-        micro_batch=batch,
+        micro_batch=max(1, batch // 2),  # a half for each process
         learning_rate=LEARNING_RATE,
         warmup_steps=max(1, round(share * steps)),
         save_every_tokens=tokens // 4,

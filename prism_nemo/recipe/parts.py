@@ -1,5 +1,6 @@
 """The parts of a recipe. Budgets are in tokens; every field says its unit and, where the paper gives it, its source."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -125,7 +126,9 @@ class Parallel:
     nodes: int = 16
     """Machines; the paper's 128 GPUs are 16 x 8."""
     devices_per_node: int | None = 8
-    """GPUs per machine; None: one local process per rank of the layout below."""
+    """GPUs per machine; None: no GPUs, `processes` on the cores of this machine."""
+    processes: int = 1
+    """Without GPUs: processes that train together, if the layout below does not need more."""
     tensor: int = 1
     """Ranks that share each matrix."""
     pipeline: int = 1
@@ -138,13 +141,20 @@ class Parallel:
     """Activations computed again in the backward pass instead of kept."""
 
     def of(self, training: Training) -> "Parallel":
-        """The layout of one training: its own context parallelism and recomputation where it names them."""
+        """The layout of one training: its own context parallelism and recomputation where it names them.
+
+        Without GPUs, no more copies of the model than a step has micro batches for.
+        """
         most = max(1, self.world // (self.tensor * self.pipeline))
-        return replace(
+        layout = replace(
             self,
             context=min(training.context, most) or self.context,
             recompute=training.recompute or self.recompute,
         )
+        if self.devices_per_node is not None:
+            return layout
+        copies = math.gcd(layout.data, training.global_batch // training.micro_batch)
+        return replace(layout, processes=copies * layout.model_ranks)
 
     @property
     def model_ranks(self) -> int:
@@ -154,7 +164,9 @@ class Parallel:
     @property
     def world(self) -> int:
         """Ranks in all."""
-        return self.model_ranks if self.devices_per_node is None else self.nodes * self.devices_per_node
+        if self.devices_per_node is None:
+            return self.model_ranks * max(1, self.processes // self.model_ranks)
+        return self.nodes * self.devices_per_node
 
     @property
     def data(self) -> int:

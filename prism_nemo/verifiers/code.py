@@ -104,8 +104,8 @@ def _same_number(left: str, right: str) -> bool:
 def _run_calls(tests: Sequence[CallTest], program: str, limits: Limits) -> Verdict:
     if not tests:
         return Verdict(outcome="correct")
-    calls = json.dumps([{"function": test.function, "arguments": test.arguments} for test in tests])
-    files = {"answer.py": program, "calls.json": calls, "plain.py": _source("plain")}
+    calls = json.loads(json.dumps([(test.function, test.arguments) for test in tests]))
+    files = {"answer.py": program, "calls.txt": repr(calls), "plain.py": _source("plain")}
     result = sandbox.run(_source("calls"), files=files, limits=limits)
     lines = result.stdout.splitlines()
     for index, (test, line) in enumerate(zip(tests, lines, strict=False), 1):

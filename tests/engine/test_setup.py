@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from prism_nemo.engine import build_model, local, prepare
+from prism_nemo.engine.setup import join_process_group
 from prism_nemo.errors import InputError
 
 FAMILIES = ["llama", "mistral", "mistral_small", "granite", "granite_4", "granite_4_h", "nemotron_h"]
@@ -120,3 +121,10 @@ def test_call_local_runs_prepared_ranks_and_reports_errors(tmp_path):
     assert "fail_in_rank" in (tmp_path / "rank1.log").read_text()
     with pytest.raises(Exception, match=r"rank 1 died: signal SIGKILL \(out of memory\?\)"):
         local.call_local(engine_ranks.die_in_rank, 1, processes=2)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("prism_nemo.engine.setup.has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match=r"2 ranks and 1 GPU\(s\): set parallel.processes=1"):
+        join_process_group(0, 2, tmp_path / "rendezvous")

@@ -1,5 +1,6 @@
 """Judging and scoring against verdicts one by one and numbers counted by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -63,6 +64,19 @@ def test_shared_verdicts_are_the_verdicts_of_each():
     for entry in judge(asked, samples()):
         alone = verify(asked.problems[entry.sample.question], entry.sample.text)
         assert (entry.verdict.outcome, entry.verdict.think_format) == (alone.outcome, alone.think_format)
+
+
+def test_a_verdict_is_asked_for_once_in_a_process(monkeypatch):
+    problem = Problem(id="q", domain="science", prompt="once?", answer="B", source="t", licence="mit")
+    asked = dataclasses.replace(benchmark("science"), problems={"q": problem}, messages={"q": "once?"})
+    first = judge(asked, samples({"q": ["The answer is B", "The answer is C"]}))
+    monkeypatch.setattr("prism_nemo.evaluation.scoring.verify_many", lambda *_, **__: pytest.fail("asked again"))
+    assert [entry.verdict for entry in judge(asked, samples({"q": ["The answer is B", "The answer is C"]}))] == [
+        entry.verdict for entry in first
+    ]
+    other = dataclasses.replace(asked, problems={"q": dataclasses.replace(problem, answer="C")})
+    with pytest.raises(pytest.fail.Exception):
+        judge(other, samples({"q": ["The answer is B"]}))
 
 
 def test_a_score_counted_by_hand():

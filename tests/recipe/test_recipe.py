@@ -108,6 +108,25 @@ def test_the_rehearsal_keeps_what_makes_the_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "midtrain", "pretrain"),
+    [
+        ([], (2, 2), (1, 1)),
+        (["parallel.processes=1"], (1, 1), (1, 1)),
+        (["parallel.processes=3"], (1, 1), (1, 1)),
+        (["parallel.processes=5", "midtrain.micro_batch=1", "midtrain.global_batch=10"], (5, 5), (1, 1)),
+        (["parallel.tensor=2"], (2, 1), (2, 1)),
+        (["parallel.tensor=2", "parallel.processes=4"], (4, 2), (2, 1)),
+        (["parallel.tensor=2", "parallel.processes=3"], (2, 1), (2, 1)),
+    ],
+)
+def test_processes_without_gpus_are_as_many_as_the_batch_has_work_for(overrides, midtrain, pretrain) -> None:
+    recipe = override(load_recipe("tiny_dense"), overrides)
+    check(recipe)
+    layouts = [recipe.parallel.of(training) for training in (recipe.midtrain, recipe.pretrain)]
+    assert [(layout.world, layout.data) for layout in layouts] == [midtrain, pretrain]
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["parallel.tensor=3"], "parallel.tensor=3 does not divide"),

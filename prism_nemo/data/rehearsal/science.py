@@ -25,7 +25,7 @@ FACTS = (
     ("elements", "symbol", "name", "Element {}?", 2),
     ("elements", "name", "period", "Period of {}?", 2),
     ("units", "quantity", "name", "SI unit of {}?", 2),
-    ("constants", "name", "value", "Value of {}?", 1),
+    ("constants", "name", "symbol", "Symbol of {}?", 1),
 )
 
 
