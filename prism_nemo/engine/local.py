@@ -71,8 +71,11 @@ def call_local(
             _start(rank, processes, function, arguments, logs, scratch / "rendezvous") for rank in range(processes)
         ]
         stack.callback(_kill, ranks)
-        stack.enter_context(_signals_passed_on(ranks))
-        return _collect(ranks, logs, on_line)
+        asked = stack.enter_context(_signals_passed_on(ranks))
+        value = _collect(ranks, logs, on_line)
+        if asked.is_set():
+            raise Stopped("stopped on request at the end of this step; the same command goes on")
+        return value
 
 
 class _Rank:
@@ -160,18 +163,20 @@ def _kill(ranks: list[_Rank]) -> None:
 
 
 @contextlib.contextmanager
-def _signals_passed_on(ranks: list[_Rank]) -> Iterator[None]:
-    """A first SIGTERM, SIGUSR1 or Ctrl-C asks the ranks to save and stop; a second Ctrl-C interrupts."""
+def _signals_passed_on(ranks: list[_Rank]) -> Iterator[threading.Event]:
+    """A first SIGTERM, SIGUSR1 or Ctrl-C asks the ranks to save and stop; a second Ctrl-C interrupts.
+
+    Yields whether they were asked: ranks that were done by then do not say so.
+    """
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
-    asked = False
 
     def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
+        if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
+        asked.set()
         for rank in ranks:
             if rank.process.is_alive():
                 rank.process.terminate()
@@ -179,7 +184,7 @@ def _signals_passed_on(ranks: list[_Rank]) -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

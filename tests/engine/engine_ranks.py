@@ -1,6 +1,7 @@
 """What tests run in ranks: importable by name, so it stands outside the test files."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def die_in_rank(rank: int) -> None:
     if torch.distributed.get_rank() == rank:
         os.kill(os.getpid(), 9)
     torch.distributed.barrier()
+
+
+def ask_to_stop(process: int) -> None:
+    """A request that this rank does not hear, as one that comes after its work does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(process, signal.SIGTERM)
 
 
 def write_pid_and_sleep(file: str) -> None:

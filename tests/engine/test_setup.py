@@ -1,6 +1,7 @@
 """Models of all seven families against transformers; refusals."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from prism_nemo.engine import build_model, local, prepare
 from prism_nemo.engine.setup import join_process_group
-from prism_nemo.errors import InputError
+from prism_nemo.errors import InputError, Stopped
 
 FAMILIES = ["llama", "mistral", "mistral_small", "granite", "granite_4", "granite_4_h", "nemotron_h"]
 
@@ -121,6 +122,12 @@ def test_call_local_runs_prepared_ranks_and_reports_errors(tmp_path):
     assert "fail_in_rank" in (tmp_path / "rank1.log").read_text()
     with pytest.raises(Exception, match=r"rank 1 died: signal SIGKILL \(out of memory\?\)"):
         local.call_local(engine_ranks.die_in_rank, 1, processes=2)
+
+
+@pytest.mark.slow
+def test_a_stop_that_the_ranks_do_not_hear_is_not_lost():
+    with pytest.raises(Stopped, match="stopped on request"):
+        local.call_local(engine_ranks.ask_to_stop, os.getpid())
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch, tmp_path):
