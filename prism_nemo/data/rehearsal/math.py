@@ -7,7 +7,7 @@ from prism_nemo.data.rehearsal.worked import Worked
 
 def draw(rng: random.Random) -> Worked:
     """One random problem: sums of two two-digit numbers, longer sums, differences, sums of three."""
-    return rng.choices((_add, _add_longer, _subtract, _chain), weights=(4, 2, 2, 2))[0](rng)
+    return rng.choices((_add, _add_longer, _subtract, _chain), weights=(5, 1, 3, 2))[0](rng)
 
 
 def _worked(task: str, steps: str, answer: int) -> Worked:
