@@ -14,7 +14,7 @@ from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Protocol
 from prism_nemo.evaluation.sample import Sample, SampleKey
 from prism_nemo.evaluation.statistics import Estimate, majority, pass_at_k, score_interval
-from prism_nemo.verifiers import Problem, Verdict, split_thought, verify_many
+from prism_nemo.verifiers import Verdict, split_thought, verify_many
 from prism_nemo.verifiers.math import extract
 
 BATCH = 2000
@@ -98,14 +98,14 @@ def judge(
     What decides is judged once per question: in mathematics the final answer, elsewhere the response.
     """
     thoughts = [split_thought(sample.text, opened=opened) for sample in samples]
-    asked = {sample.question: _fingerprint(benchmark.problems[sample.question]) for sample in samples}
+    asked = {sample.question: repr(benchmark.problems[sample.question]) for sample in samples}
     deciding = [
-        (asked[sample.question], extract(thought.response) if benchmark.domain == "math" else thought.response)
+        _digest(asked[sample.question], extract(thought.response) if benchmark.domain == "math" else thought.response)
         for sample, thought in zip(samples, thoughts, strict=True)
     ]
     firsts = dict(reversed(list(zip(deciding, samples, strict=True))))
     verdicts = {key: _known[key] for key in firsts if key in _known}
-    waiting = [(key, firsts[key]) for key in sorted(firsts.keys() - verdicts.keys(), key=str)]
+    waiting = [(key, firsts[key]) for key in sorted(firsts.keys() - verdicts.keys())]
     for start in range(0, len(waiting), BATCH):
         part = waiting[start : start + BATCH]
         problems = [benchmark.problems[sample.question] for _, sample in part]
@@ -119,14 +119,14 @@ def judge(
     ]
 
 
-_known: dict[tuple[bytes, str | None], Verdict] = {}
+_known: dict[bytes, Verdict] = {}
 
 
-def _fingerprint(problem: Problem) -> bytes:
-    return hashlib.sha256(repr(problem).encode(errors="surrogatepass")).digest()
+def _digest(*parts: str | None) -> bytes:
+    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).digest()
 
 
-def _keep(verdicts: Mapping[tuple[bytes, str | None], Verdict]) -> None:
+def _keep(verdicts: Mapping[bytes, Verdict]) -> None:
     """All but those that time may change."""
     _known.update((key, verdict) for key, verdict in verdicts.items() if verdict.outcome != "timeout")
     for key in list(_known)[:-KEPT]:
