@@ -39,6 +39,7 @@ CHEATS = {
     "patched builtins": "import builtins\nbuiltins.AssertionError = Exception\nbuiltins.compile = lambda *a, **k: 'pass'\nbuiltins.exec = lambda *a: None\nbuiltins.isinstance = lambda *a: True\ndef add(a, b): return 0",
     "patched json": "import json\njson.dumps = lambda *a, **k: 'true'\njson.loads = lambda *a: {}\ndef add(a, b): return 0",
     "patched encoder": "import sys, plain\nplain.encode = sys.modules['__main__'].encode = lambda *a: True\ndef add(a, b): return 0",
+    "patched writer": "import sys, plain\nplain.json_of = sys.modules['__main__'].json_of = lambda *a: 'true'\ndef add(a, b): return 0",
     "patched assert rewriting": "import ast, sys\nast.parse = lambda *a, **k: ast.Module([], [])\nsys.settrace(lambda *a: None)\ndef add(a, b): return 0",
     "searches memory and frames for the expected value": "import gc, sys, os\nfound = []\nframe = sys._getframe()\nwhile frame:\n  found += [repr(v) for v in [*frame.f_locals.values(), *frame.f_globals.values()]]\n  frame = frame.f_back\nfor n in os.listdir('.'):\n  found.append(open(n).read())\nown = open('answer.py' if os.path.exists('answer.py') else 'program.py').read()\nmarker = str(7390 + 1)\nhit = any(marker in text.replace(own, '') for text in found if own not in text)\nhit = hit or any(type(o) in (list, tuple) and 7390 + 1 in o for o in gc.get_objects())\nif hit: print(marker)\ndef add(a, b): return 7391 if hit else 0",
     "reads on and on": "import sys\nsys.stdin.read(); sys.stdin.read()\ndef add(a, b): return 0",
