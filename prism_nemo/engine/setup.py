@@ -223,8 +223,8 @@ def join_process_group(rank: int, size: int, rendezvous: Path) -> None:
         gpus = torch.cuda.device_count()
         if gpus < size:
             raise InputError(
-                f"{size} ranks and {gpus} GPU(s): set parallel.processes={gpus}, "
-                "or CUDA_VISIBLE_DEVICES= to train on the CPU"
+                f"{size} ranks and {gpus} GPU(s): lower parallel.processes, .tensor, .pipeline or .context, "
+                "or set CUDA_VISIBLE_DEVICES= to train on the CPU"
             )
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(

@@ -129,7 +129,7 @@ def _digest(*parts: str | None) -> bytes:
 def _keep(verdicts: Mapping[bytes, Verdict]) -> None:
     """All but those that time may change."""
     _known.update((key, verdict) for key, verdict in verdicts.items() if verdict.outcome != "timeout")
-    for key in list(_known)[:-KEPT]:
+    for key in list(_known)[: max(0, len(_known) - KEPT)]:
         del _known[key]
 
 

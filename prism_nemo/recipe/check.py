@@ -24,6 +24,8 @@ def check(recipe: Recipe) -> None:
             f"parallel: {layout.world} ranks (nodes x devices_per_node) are not divided by "
             f"tensor x pipeline x context = {layout.model_ranks}"
         )
+    if layout.processes < 1:
+        raise InputError(f"parallel.processes={layout.processes} must be at least 1")
     if layout.devices_per_node is None and recipe.precision not in ("fp32", "bf16"):
         raise InputError(f"precision {recipe.precision} needs a GPU; {recipe.name} trains on CPUs: use fp32 or bf16")
     for name in ("pretrain", "midtrain", "long_context"):

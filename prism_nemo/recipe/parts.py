@@ -1,6 +1,5 @@
 """The parts of a recipe. Budgets are in tokens; every field says its unit and, where the paper gives it, its source."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -153,7 +152,8 @@ class Parallel:
         )
         if self.devices_per_node is not None:
             return layout
-        copies = math.gcd(layout.data, training.global_batch // training.micro_batch)
+        batches = training.global_batch // training.micro_batch
+        copies = max(number for number in range(1, layout.data + 1) if batches % number == 0)
         return replace(layout, processes=copies * layout.model_ranks)
 
     @property

@@ -104,7 +104,9 @@ def _same_number(left: str, right: str) -> bool:
 def _run_calls(tests: Sequence[CallTest], program: str, limits: Limits) -> Verdict:
     if not tests:
         return Verdict(outcome="correct")
-    calls = json.loads(json.dumps([(test.function, test.arguments) for test in tests]))
+    calls = json.loads(
+        json.dumps([(test.function, test.arguments) for test in tests])
+    )  # lists, wherever they came from
     files = {"answer.py": program, "calls.txt": repr(calls), "plain.py": _source("plain")}
     result = sandbox.run(_source("calls"), files=files, limits=limits)
     lines = result.stdout.splitlines()

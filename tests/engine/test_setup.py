@@ -133,5 +133,5 @@ def test_a_stop_that_the_ranks_do_not_hear_is_not_lost():
 def test_more_ranks_than_gpus_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("prism_nemo.engine.setup.has_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match=r"2 ranks and 1 GPU\(s\): set parallel.processes=1"):
+    with pytest.raises(InputError, match=r"2 ranks and 1 GPU\(s\): lower parallel.processes"):
         join_process_group(0, 2, tmp_path / "rendezvous")

@@ -104,6 +104,18 @@ def test_stopped_run_ends_as_one_that_was_not(job, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", 40)
 
 
+def test_a_stop_at_the_last_step_is_said_and_nothing_is_trained_twice(job, tmp_path):
+    def hear(line):
+        if line["step"] == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    local.run_local(job(checkpoints=str(tmp_path / "whole"), steps=10))
+    with pytest.raises(Stopped):
+        local.run_local(job(checkpoints=str(tmp_path / "stopped"), steps=10), on_progress=hear)
+    local.run_local(job(checkpoints=str(tmp_path / "stopped"), steps=10))
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped", 10)
+
+
 def test_asynchronous_saves_lose_nothing(job, tmp_path):
     """Sealed only when they are written, which is some steps later; a stop and the end wait for them."""
 

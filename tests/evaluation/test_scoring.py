@@ -5,11 +5,12 @@ import math
 
 import pytest
 
+from prism_nemo.evaluation import scoring
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.protocol import Sampling
 from prism_nemo.evaluation.sample import Sample, prompt_hash
 from prism_nemo.evaluation.scoring import as_record, judge, samples_of, score
-from prism_nemo.verifiers import CallTest, Problem, verify
+from prism_nemo.verifiers import CallTest, Problem, Verdict, verify
 
 TEXTS = {
     "half": ["<think>a</think>\\boxed{0.5}", "\\boxed{\\frac{1}{2}}", "\\boxed{2}", "<think>b</think>\\boxed{2}"],
@@ -77,6 +78,22 @@ def test_a_verdict_is_asked_for_once_in_a_process(monkeypatch):
     other = dataclasses.replace(asked, problems={"q": dataclasses.replace(problem, answer="C")})
     with pytest.raises(pytest.fail.Exception):
         judge(other, samples({"q": ["The answer is B"]}))
+
+
+@pytest.mark.parametrize(("outcome", "kept", "asked"), [("wrong", 4, 1), ("timeout", 4, 2), ("wrong", 0, 2)])
+def test_kept_verdicts_are_few_and_none_that_time_may_change(monkeypatch, outcome, kept, asked):
+    calls = []
+
+    def verdicts(problems, completions, **_):
+        calls.append(len(problems))
+        return [Verdict(outcome=outcome) for _ in problems]
+
+    monkeypatch.setattr(scoring, "_known", {})
+    monkeypatch.setattr(scoring, "KEPT", kept)
+    monkeypatch.setattr(scoring, "verify_many", verdicts)
+    for _ in range(2):
+        judge(benchmark("science"), samples({"half": ["The answer is B"]}))
+    assert len(calls) == asked
 
 
 def test_a_score_counted_by_hand():

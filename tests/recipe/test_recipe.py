@@ -112,7 +112,7 @@ def test_the_rehearsal_keeps_what_makes_the_recipe(name: str) -> None:
     [
         ([], (2, 2), (1, 1)),
         (["parallel.processes=1"], (1, 1), (1, 1)),
-        (["parallel.processes=3"], (1, 1), (1, 1)),
+        (["parallel.processes=3"], (2, 2), (1, 1)),
         (["parallel.processes=5", "midtrain.micro_batch=1", "midtrain.global_batch=10"], (5, 5), (1, 1)),
         (["parallel.tensor=2"], (2, 1), (2, 1)),
         (["parallel.tensor=2", "parallel.processes=4"], (4, 2), (2, 1)),
@@ -130,6 +130,7 @@ def test_processes_without_gpus_are_as_many_as_the_batch_has_work_for(overrides,
     ("overrides", "words"),
     [
         (["parallel.tensor=3"], "parallel.tensor=3 does not divide"),
+        (["parallel.processes=0"], "parallel.processes=0 must be at least 1"),
         (["midtrain.tokens=100"], "less than one step"),
         (["midtrain.global_batch=7", "midtrain.micro_batch=2"], "midtrain.global_batch=7"),
         (["midtrain.warmup_steps=999999"], "warmup_steps"),
