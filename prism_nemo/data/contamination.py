@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from prism_nemo.artifacts import fingerprint
-from prism_nemo.data.benchmarks import Item, load_benchmarks
+from prism_nemo.data.benchmarks import Benchmarks, Item, load_benchmarks
 from prism_nemo.data.words import Windows, normalize, windows
 
 PIECE = 4 << 20
@@ -179,7 +179,7 @@ def build_screen(
         return None, ""
     lists = load_benchmarks(name_or_path, local or {})
     items = lists.items()
-    mark = fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": items})
+    mark = _mark(lists, items)
     folder = work / "screen" / mark
     if not (folder / "items.json").is_file():
         tables, too_short = index_items(items, lists.ngram, lists.shortest)
@@ -197,6 +197,12 @@ def build_screen(
             for path in sorted(Path(own).iterdir(), key=lambda path: path.suffix == ".json"):  # the list comes last
                 path.replace(folder / path.name)
     return folder, mark
+
+
+def _mark(lists: Benchmarks, items: Sequence[Item]) -> str:
+    """Of all that decides an index; the items one by one, whose JSON as a whole would be the peak of the memory."""
+    parts = [fingerprint(item) for item in items]
+    return fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": parts})
 
 
 def load_screen(folder: Path) -> Screen:

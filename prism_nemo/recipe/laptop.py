@@ -7,12 +7,12 @@ from prism_nemo.models.facts import base_shape
 from prism_nemo.recipe.parts import Training
 from prism_nemo.recipe.recipe import Recipe
 
-SEQ_LENGTH = 256
-LONG_LENGTH = 1024
+SEQ_LENGTH = 128
+LONG_LENGTH = 512
 """Of the base, which mid-training's sequences make it forget, and of long-context training."""
 LEARNING_RATE = 3e-3
 VOCAB_SIZE = 512
-SIZES = {"hidden": 128, "layers": 3, "heads": 4, "ffn": 384, "init_std": 0.09, "chunk": 64}
+SIZES = {"hidden": 96, "layers": 3, "heads": 4, "ffn": 288, "init_std": 0.09, "chunk": 64}
 """Of the pico model; `prism_nemo.models.pico` fills in the rest of the family's structure."""
 
 
@@ -28,12 +28,12 @@ def laptop(recipe: Recipe) -> Recipe:
 def _hybrid(small: Recipe) -> Recipe:
     """Smaller budgets: the Mamba scan has no fused kernel on a CPU."""
     return small.with_(
-        pretrain=_long(small.midtrain, tokens=200_000),
-        midtrain=_scaled(small.midtrain, tokens=2_500_000),
-        long_context=small.long_context and _long(small.long_context, tokens=100_000),
-        rl={"steps": 24, "prompts_per_step": 12, "learning_rate": 2e-4},
+        pretrain=_long(small.midtrain, tokens=150_000),
+        midtrain=_scaled(small.midtrain, tokens=1_200_000),
+        long_context=small.long_context and _long(small.long_context, tokens=60_000),
+        rl={"prompts_per_step": 12, "learning_rate": 2e-4},
         evaluate={"problems_per_domain": 32, "samples_per_problem": 4},
-        analyze={"cka_inputs": 60, "landscape_problems": 6, "landscape_samples": 2},
+        analyze={"cka_inputs": 60},
     )
 
 
@@ -47,12 +47,12 @@ def _dense(recipe: Recipe) -> Recipe:
             "validation_tokens": 40_000,
             "workers": 2,
         },
-        pretrain=_long(recipe.midtrain, tokens=400_000),
-        midtrain=_scaled(recipe.midtrain, tokens=2_800_000),
-        long_context=recipe.long_context and _long(recipe.long_context, tokens=150_000),
+        pretrain=_long(recipe.midtrain, tokens=250_000),
+        midtrain=_scaled(recipe.midtrain, tokens=1_600_000),
+        long_context=recipe.long_context and _long(recipe.long_context, tokens=100_000),
         rl={
             "engine": "trl",
-            "steps": 24,
+            "steps": 16,
             "prompts_per_step": 16,
             "samples_per_prompt": 8,
             "max_tokens": SEQ_LENGTH,
@@ -63,12 +63,12 @@ def _dense(recipe: Recipe) -> Recipe:
         evaluate={
             "suite": "rehearsal",
             "backend": "hf",
-            "problems_per_domain": 48,
+            "problems_per_domain": 40,
             "samples_per_problem": 8,
             "max_new_tokens": 40,
             "temperature": 1.0,
         },
-        analyze={"cka_max_tokens": 128, "landscape_problems": 8, "landscape_samples": 3},
+        analyze={"cka_max_tokens": 128, "landscape_problems": 6, "landscape_samples": 2},
         parallel={
             "nodes": 1,
             "devices_per_node": None,
@@ -83,7 +83,7 @@ def _dense(recipe: Recipe) -> Recipe:
 
 
 def _long[T: Training](training: T, *, tokens: int, **changes: Any) -> T:
-    """A run of sequences of 1024."""
+    """A run at the long length."""
     return _scaled(training, tokens=tokens, seq_length=LONG_LENGTH, batch=1, context=0, recompute="", **changes)
 
 

@@ -6,8 +6,8 @@ from prism_nemo.data.rehearsal.worked import Worked
 
 
 def draw(rng: random.Random) -> Worked:
-    """One random problem: sums of two two-digit numbers, longer sums, differences, sums of three."""
-    return rng.choices((_add, _add_longer, _subtract, _chain), weights=(5, 1, 3, 2))[0](rng)
+    """One random problem: a digit added to a two-digit number, sums and differences of two such, sums of three."""
+    return rng.choices((_add_digit, _add, _subtract, _chain), weights=(4, 4, 2, 1))[0](rng)
 
 
 def _worked(task: str, steps: str, answer: int) -> Worked:
@@ -15,9 +15,9 @@ def _worked(task: str, steps: str, answer: int) -> Worked:
 
 
 def sum_steps(a: int, b: int) -> str:
-    """Column addition from the right, carries shown: 47+38 -> `7+8=15, 4+3+1=8`."""
-    steps, carry = [], 0
-    for x, y in zip(reversed(str(a)), reversed(str(b)), strict=True):
+    """Column addition from the right, carries shown: 47+38 -> `7+8=15, 4+3+1=8`; the shorter number gets zeros."""
+    steps, carry, width = [], 0, max(len(str(a)), len(str(b)))
+    for x, y in zip(reversed(f"{a:0{width}}"), reversed(f"{b:0{width}}"), strict=True):
         total = int(x) + int(y) + carry
         steps.append(f"{x}+{y}{'+1' if carry else ''}={total}")
         carry = total // 10
@@ -31,13 +31,13 @@ def difference_steps(a: int, b: int) -> str:
     return f"{ones}-{b % 10}={ones - b % 10}, {tens}-{b // 10}={tens - b // 10}"
 
 
-def _add(rng: random.Random) -> Worked:
-    a, b = rng.randint(10, 99), rng.randint(10, 99)
+def _add_digit(rng: random.Random) -> Worked:
+    a, b = rng.randint(10, 99), rng.randint(1, 9)
     return _worked(f"{a}+{b}", sum_steps(a, b), a + b)
 
 
-def _add_longer(rng: random.Random) -> Worked:
-    a, b = rng.randint(100, 999), rng.randint(100, 999)
+def _add(rng: random.Random) -> Worked:
+    a, b = rng.randint(10, 99), rng.randint(10, 99)
     return _worked(f"{a}+{b}", sum_steps(a, b), a + b)
 
 

@@ -15,10 +15,8 @@ from prism_nemo.verifiers import load_problems, verify_many
 DRAWS = {"math": math.draw, "code": code.draw, "science": science.draw}
 
 
-@given(st.integers(10, 999), st.integers(10, 999))
+@given(st.integers(1, 999), st.integers(1, 999))
 def test_the_steps_of_a_sum_give_its_digits(a: int, b: int) -> None:
-    if len(str(a)) != len(str(b)):
-        return
     totals = [int(step.split("=")[1]) for step in math.sum_steps(a, b).split(", ")]
     digits = "".join(str(total % 10) for total in reversed(totals))
     assert int((str(totals[-1] // 10) if totals[-1] > 9 else "") + digits) == a + b
