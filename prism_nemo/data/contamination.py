@@ -147,7 +147,7 @@ def _place(hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Table], int]:
     """Tables of all runs of `n` words (a shorter item is one run), and how many items are below `shortest`."""
-    runs: dict[int, tuple[array.array, array.array, array.array]] = {}  # millions of numbers: no lists of them
+    runs: dict[int, list[array.array]] = {}  # of millions of numbers
     too_short = 0
     for number, item in enumerate(items):
         text = normalize(item.text.encode("utf-8", "replace"))
@@ -157,18 +157,20 @@ def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Tabl
             too_short += 1
             continue
         hashes = found.hashes(length)
-        own = runs.setdefault(length, (array.array("Q"), array.array("Q"), array.array("i")))
+        own = runs.setdefault(length, [array.array("Q"), array.array("Q"), array.array("i")])
         own[0].frombytes(hashes.tobytes())
         own[1].extend(_check(_run(text, found.begin, place, length)) for place in range(len(hashes)))
         own[2].extend([number] * len(hashes))
-    return [_table(length, *runs[length]) for length in sorted(runs)], too_short
+    return [_table(length, runs[length]) for length in sorted(runs)], too_short
 
 
-def _table(length: int, hashes: array.array, checks: array.array, items: array.array) -> Table:
-    order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")  # of equal runs the first item's stays first
-    ordered = np.frombuffer(hashes, np.uint64)[order]
-    columns = np.frombuffer(checks, np.uint64)[order], np.frombuffer(items, np.int32)[order]
-    return Table(length, ordered, *columns, _filter(ordered))
+def _table(length: int, columns: list[array.array]) -> Table:
+    """Empties `columns` (hashes, checks, items) on its way, so that little of them is in memory twice."""
+    # Of equal runs the first item's stays first.
+    order = np.argsort(np.frombuffer(columns[0], np.uint64), kind="stable")
+    kinds = (np.uint64, np.uint64, np.int32)
+    hashes, checks, items = (np.frombuffer(columns.pop(0), kind)[order] for kind in kinds)
+    return Table(length, hashes, checks, items, _filter(hashes))
 
 
 def build_screen(
