@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from prism_nemo.artifacts import fingerprint
-from prism_nemo.data.benchmarks import Benchmarks, Item, load_benchmarks
+from prism_nemo.data.benchmarks import Item, load_benchmarks
 from prism_nemo.data.words import Windows, normalize, windows
 
 PIECE = 4 << 20
@@ -147,7 +147,7 @@ def _place(hashes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def index_items(items: Sequence[Item], n: int, shortest: int) -> tuple[list[Table], int]:
     """Tables of all runs of `n` words (a shorter item is one run), and how many items are below `shortest`."""
-    runs: dict[int, list[array.array]] = {}  # of millions of numbers
+    runs: dict[int, list[array.array]] = {}  # millions of numbers: arrays of them, not lists
     too_short = 0
     for number, item in enumerate(items):
         text = normalize(item.text.encode("utf-8", "replace"))
@@ -181,7 +181,7 @@ def build_screen(
         return None, ""
     lists = load_benchmarks(name_or_path, local or {})
     items = lists.items()
-    mark = _mark(lists, items)
+    mark = fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": items})
     folder = work / "screen" / mark
     if not (folder / "items.json").is_file():
         tables, too_short = index_items(items, lists.ngram, lists.shortest)
@@ -199,12 +199,6 @@ def build_screen(
             for path in sorted(Path(own).iterdir(), key=lambda path: path.suffix == ".json"):  # the list comes last
                 path.replace(folder / path.name)
     return folder, mark
-
-
-def _mark(lists: Benchmarks, items: Sequence[Item]) -> str:
-    """Of all that decides an index; the items one by one, whose JSON as a whole would be the peak of the memory."""
-    parts = [fingerprint(item) for item in items]
-    return fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": parts})
 
 
 def load_screen(folder: Path) -> Screen:
