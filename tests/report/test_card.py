@@ -71,9 +71,10 @@ def test_an_unfinished_stage_gets_none(run: Run) -> None:
 
 def test_a_restored_checkpoint_has_its_steps_and_its_table_by_length(run: Run) -> None:
     points = run.analyses["long_context"]["points"]
+    longest = run.recipe["long_context"]["seq_length"]
     for stage, said in {
         "merge": "2. linear merge: 0.85 of it and 0.15 of the base\n\n",
-        "long_context_hf": "sequences of 1,024, peak learning rate 0.003, all parameters",
+        "long_context_hf": f"sequences of {longest:,}, peak learning rate 0.003, all parameters",
         "long_context_attention_hf": "attention only",
     }.items():
         card = model_card(run, stage)
