@@ -30,6 +30,7 @@ class Interval:
     value: float | None
     """None when there is nothing to average, such as the confidence of right answers of a model that has none."""
     low: float | None
+    """None where all that is averaged comes from one question."""
     high: float | None
 
 
@@ -58,9 +59,8 @@ class Behaviour:
     nll_correct: Interval
     nll_incorrect: Interval
     nll_unknown: int
-    """Samples whose backend gave no probabilities; they are no part of the three figures above."""
-    nll_infinite: int
-    """Samples with a token of probability 0; neither are they."""
+    """Samples without a finite figure: the backend gave no probabilities, or a token had probability 0 (the store
+    keeps both as null). They are no part of the three figures above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +190,7 @@ def behave(
         nll=interval(nll, known),
         nll_correct=interval(nll, known & right),
         nll_incorrect=interval(nll, known & ~right),
-        nll_unknown=int(np.isnan(nll).sum()),
-        nll_infinite=int(np.isinf(nll).sum()),
+        nll_unknown=int((~known).sum()),
     )
 
 
@@ -200,7 +199,7 @@ def _interval(values: np.ndarray, question: np.ndarray, draws: np.ndarray, media
     if not values.size:
         return Interval(value=None, low=None, high=None)
     value = float(np.median(values) if median else values.mean())
-    if draws.shape[1] == 1:
+    if np.ptp(question) == 0:
         return Interval(value=value, low=None, high=None)  # one question has no interval
     resampled = _medians(values, question, draws) if median else _means(values, question, draws)
     low, high = np.quantile(resampled, [0.025, 0.975])
@@ -240,10 +239,5 @@ def _notes(rows: Sequence[Behaviour], asked: Mapping[str, tuple[int, int]]) -> l
                 f"{row.name} on {row.benchmark}: {100 * row.truncated:.0f} % of the answers used up their tokens"
             )
         if row.nll_unknown:
-            notes.append(f"{row.name} on {row.benchmark}: {row.nll_unknown} samples have no log-probabilities")
-        if row.nll_infinite:
-            notes.append(
-                f"{row.name} on {row.benchmark}: {row.nll_infinite} samples hold a token of probability 0; they are "
-                "left out of the log-probabilities"
-            )
+            notes.append(f"{row.name} on {row.benchmark}: {row.nll_unknown} samples have no finite log-probability")
     return notes

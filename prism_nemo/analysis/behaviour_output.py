@@ -13,6 +13,9 @@ from prism_nemo.evaluation.benchmark import Benchmark
 
 STAGES = {"base": "base", "mt": "mt", "rl": "mt_rl"}
 """A model's name -> the paper's stage."""
+MEASURED_ON = "math500"
+"""The benchmark of table 15."""
+OTHER_QUESTIONS = "the paper's table is of MATH500; no model called base, mt or rl has answers to it under one protocol"
 FIGURES = (
     ("pass_rate", "pass rate, %", 100),
     ("median_length", "median length, tokens", 1),
@@ -30,7 +33,7 @@ def analyse_behaviour(
     paper: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """`measure_behaviour` as an artifact at `out`. `paper`: beside models called base, mt and rl.
+    """`measure_behaviour` as an artifact at `out`. `paper`: beside models called base, mt and rl on MATH500.
 
     With `models` these are the artifact's inputs and not the stores: other models' samples may join those meanwhile.
     """
@@ -46,15 +49,16 @@ def analyse_behaviour(
 
 def behaviour_output(report: BehaviourReport, *, paper: str | None = None) -> Output:
     """What is written for a report."""
+    rows = beside(paper, ("Table 15",), lambda record: _ours(report, record)) if paper else []
     return Output(
         title="Behaviour: confidence and length",
         report=report.to_json(),
         tables={"behaviour": [_row(row) for row in report.rows]},
         draw=lambda folder: draw_behaviour(report, folder),
         shown=["behaviour"],
-        paper=beside(paper, ("Table 15",), lambda record: _ours(report, record)) if paper else (),
-        notes=report.notes,
-        metrics={row.name: row.pass_rate.value for row in report.rows},
+        paper=rows,
+        notes=[*report.notes, *([OTHER_QUESTIONS] if paper and not rows else [])],
+        metrics={f"{row.name} on {row.benchmark}": row.pass_rate.value for row in report.rows},
     )
 
 
@@ -72,8 +76,8 @@ def _row(row: Behaviour) -> dict[str, Any]:
 def _ours(report: BehaviourReport, record: Mapping[str, Any]) -> dict[str, float | None] | None:
     benchmark = str(record["benchmark"])
     name = benchmark.replace("neg_logprob", "nll").replace("pass_rate_math500_200", "pass_rate")
-    rows = [row for row in report.rows if STAGES.get(row.name) == record["stage"]]
-    if not rows:
+    rows = [row for row in report.rows if (STAGES.get(row.name), row.benchmark) == (record["stage"], MEASURED_ON)]
+    if len(rows) != 1:  # none, or several protocols of which none is the one
         return None
     found: Interval = getattr(rows[0], name)
     scale = 100 if name == "pass_rate" else 1

@@ -25,8 +25,8 @@ PATH = (0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1, 1.25, 1.5, 1.75, 2)
 GRID = (-0.3, 0.1, 0.5, 0.9, 1.3)
 """Nodes of each axis, as read off the paper's figure (unverified): 5 x 5 with MT as the origin, axes MT -> RL and
 MT -> base. MT, RL and base lie between nodes; their rates are those of the path."""
-Scorer = Callable[[Path, str], "PassRate"]
-"""Scores the model in a folder, called by the given name."""
+Scorer = Callable[[Path], "PassRate"]
+"""Scores the model in a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class PassRate:
     questions: int
     samples: int
     median_tokens: float
+    """Of the answers; with several benchmarks the median of theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,15 +133,14 @@ def _rate(folders: Sequence[Path], weights: tuple[float, ...], scorer: Scorer, w
 
 
 def _score(folders: Sequence[Path], weights: tuple[float, ...], scorer: Scorer, merged: Path) -> PassRate:
-    name = "landscape " + " ".join(f"{weight:g}" for weight in weights)
     if 1.0 in weights and not any(weight for weight in weights if weight != 1.0):
-        return scorer(folders[weights.index(1.0)], POINTS[weights.index(1.0)])
+        return scorer(folders[weights.index(1.0)])
     shutil.rmtree(merged, ignore_errors=True)
-    model = merged / name.replace(" ", "_")  # the store calls a model by its folder
+    model = merged / "_".join(["landscape", *(f"{weight:g}" for weight in weights)])  # its name in the store
     model.mkdir(parents=True)
     try:
         merge_into(model, folders, weights)
-        return scorer(model, name)
+        return scorer(model)
     finally:
         shutil.rmtree(merged, ignore_errors=True)
 
@@ -149,8 +149,6 @@ def merge_into(folder: Path, folders: Sequence[Path], weights: Sequence[float]) 
     """A plain linear merge with its configuration and tokenizer (the first one's), no artifact."""
     used = [(path, weight) for path, weight in zip(folders, weights, strict=True) if weight]
     models = [open_hf(path) for path, _ in used]
-    if len(models) == 1:  # a multiple of one model: beyond the checkpoints
-        models, used = [models[0], models[0]], [(used[0][0], used[0][1]), (used[0][0], 0.0)]
     given = MergeWeights(models=tuple(weight for _, weight in used), components={})
     blend(models, folder, coefficients("linear", given, len(models), any_sum=True))
     first = open_hf(folders[0])

@@ -52,10 +52,18 @@ def test_what_cannot_be_averaged_is_none():
 
 def test_a_token_of_probability_0_is_counted_and_not_averaged(tmp_path):
     found = behave([judged(0, True, 10, math.inf), judged(1, True, 10, 0.4)], name="m", benchmark="b")
-    assert (found.nll_infinite, found.nll_unknown) == (1, 0)
+    assert found.nll_unknown == 1
     assert found.nll.value == pytest.approx(0.4)
     write(tmp_path, behaviour_output(BehaviourReport(rows=[found])))
-    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["nll_infinite"] == 1
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["nll_unknown"] == 1
+
+
+def test_answers_to_one_question_have_no_interval():
+    """However many other questions there are: resampling would draw the same answers each time."""
+    wrong = [judged(q, False, 10, 0.5) for q in range(1, 9)]
+    found = behave([judged(0, True, 10, 0.1), judged(0, True, 12, 0.3, index=1), *wrong])
+    assert (found.nll_correct.value, found.nll_correct.low, found.nll_correct.high) == (pytest.approx(0.2), None, None)
+    assert found.nll_incorrect.low == found.nll_incorrect.high == pytest.approx(0.5)
 
 
 def test_the_interval_resamples_questions_and_not_samples():
@@ -89,6 +97,21 @@ def test_tables_figure_and_the_papers_row(tmp_path):
     text = (tmp_path / "tables" / "paper.csv").read_text()
     assert '"Table 15","mt_rl","mcs>mcs","pass_rate_math500_200",79.5,50' in text
     assert (tmp_path / "figures" / "behaviour.png").stat().st_size > 5000
+
+
+def test_the_papers_row_stands_beside_its_own_benchmark_only():
+    right = {"aime24": 0, "math500": 4}
+    rows = [
+        behave([judged(q, q < right[benchmark], 10, 0.1) for q in range(6)], name="mt", benchmark=benchmark)
+        for benchmark in right
+    ]
+    beside = behaviour_output(BehaviourReport(rows=rows), paper="granite-3.3-8b").paper
+    (row,) = (row for row in beside if row["benchmark"] == "pass_rate_math500_200")
+    assert row["ours"] == pytest.approx(100 * 4 / 6)
+    for without in (rows[:1], [*rows, rows[1]]):  # none of it; two protocols
+        found = behaviour_output(BehaviourReport(rows=without), paper="granite-3.3-8b")
+        assert not found.paper
+        assert "the paper's table is of MATH500" in found.notes[-1]
 
 
 def sampled(folder: Path, name: str, count: int, k: int = 1) -> Path:

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from prism_nemo.analysis import landscape_output as output
 from prism_nemo.analysis.landscape import GRID, PATH, PassRate, grid_weights, measure_landscape, path_weights
-from prism_nemo.analysis.landscape_output import landscape_output
+from prism_nemo.analysis.landscape_output import analyse_landscape, landscape_output
 from prism_nemo.analysis.output import write
 from prism_nemo.errors import InputError
+from prism_nemo.evaluation.benchmark import file_benchmarks
 
 from .conftest import load, save
 
@@ -27,13 +29,13 @@ class Scorer:
     """Reads the weights it is given: value = first weight, low = second."""
 
     def __init__(self, die_at: int = -1) -> None:
-        self.seen: list[tuple[str, str]] = []
+        self.seen: list[str] = []
         self.die_at = die_at
 
-    def __call__(self, folder, name):
+    def __call__(self, folder):
         if len(self.seen) == self.die_at:
             raise KeyboardInterrupt
-        self.seen.append((folder.name, name))
+        self.seen.append(folder.name)
         first, second = load(folder)["x"].tolist()
         return PassRate(value=first, low=second, high=1, questions=1, samples=1, median_tokens=1)
 
@@ -52,7 +54,7 @@ def test_the_papers_points_are_merged_and_scored(corners, tmp_path):
         assert point.rate.low == pytest.approx(point.x, abs=1e-11)
         assert sum(point.weights) == pytest.approx(1)
     assert len(report.points) == len(PATH) + len(GRID) ** 2
-    assert {name for folder, name in scorer.seen if folder in ("base", "mt", "rl")} == {"base", "mt", "rl"}
+    assert {name for name in scorer.seen if not name.startswith("landscape_")} == {"base", "mt", "rl"}
     assert not list((tmp_path / "work").glob("*.model"))
 
 
@@ -90,3 +92,17 @@ def test_tables_figures_and_the_papers_curve(corners, tmp_path):
     assert len(rows) == len(PATH)
     assert {path.name for path in (out / "figures").iterdir()} == {"path.svg", "path.png", "plane.svg", "plane.png"}
     assert (out / "tables" / "grid.csv").read_text().count("\n") == 26
+
+
+def test_the_papers_curve_is_left_out_beside_other_questions(corners, tmp_path, monkeypatch):
+    row = {"id": "q", "prompt": "1+1=", "answer": "2", "domain": "math", "source": "test", "licence": "CC0-1.0"}
+    (tmp_path / "sums.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr(output, "store_scorer", lambda *_, **__: Scorer())
+    points = dict(zip(("base", "mt", "rl"), corners, strict=True))
+    asked = file_benchmarks(tmp_path / "sums.jsonl")
+    report = analyse_landscape(tmp_path / "out", points, asked, tmp_path, k=1, grid=(), paper="granite-3.3-8b")
+    assert report["paper"] == []
+    assert "MATH500 alone" in report["notes"][-1]
+    assert "paper, granite" not in (tmp_path / "out" / "figures" / "path.svg").read_text()
+    with pytest.raises(InputError, match="do not cover"):
+        analyse_landscape(tmp_path / "other", points, asked, tmp_path, k=1, grid=(), paper="gpt")

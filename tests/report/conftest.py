@@ -360,7 +360,6 @@ def _behaviour(path: Path, steps: int, seed: int) -> None:
             nll_correct=near(0.2),
             nll_incorrect=near(0.6),
             nll_unknown=0,
-            nll_infinite=0,
         )
         for name in ("base", "mt", "rl")
         for k, domain in enumerate(DOMAINS)
