@@ -29,7 +29,6 @@ HYBRID_ROWS = 32
 """Rollouts in one pass of a hybrid: transformers' Mamba scan keeps chunk x chunk numbers per row and head."""
 WHOLE = "whole"
 """Marks a trainer checkpoint that was written to its end; a killed write leaves one without."""
-TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json", WHOLE)
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template*")
 
 
@@ -116,6 +115,8 @@ def _train(job: RLJob, order: list[Problem], folder: Path, report: Report | None
         ),
         reward_funcs=[_reward_function(job, order, tokenizer, progress)],
     )
+    if trainer.ref_model is not None:  # loaded by TRL itself
+        nemotron_h.mend(trainer.ref_model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_callback(trainer, progress, report))
     for logger in _loggers(folder, steps_done=_step(last)):

@@ -158,6 +158,19 @@ def test_every_family_trains(base, tokenizer, prompts, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_reference_of_a_hybrid_is_computed_as_its_policy_is(tokenizer, prompts, tmp_path):
+    """They are equal at first: no KL, also where a row is longer than transformers' own scan gets right."""
+    folder, vocab = tokenizer
+    start = make_model(
+        "nemotron_h_8b", tmp_path / "model", folder, vocab, **SMALL, pattern="M*-", chunk=8, norm_noise=1
+    )
+    out = train_grpo(job(start, prompts, tmp_path / "out", steps=1, max_new_tokens=24, reference_every=1))
+    (row,) = rows(out)
+    assert row["length"] > 8
+    assert row["kl"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["llama_3_1_8b", "granite_3_3_8b", "granite_4_0_h_micro", "nemotron_h_8b"])
 def test_trl_scores_with_the_models_own_probabilities(base, tokenizer, tmp_path):
     """TRL computes log-probabilities past the model's head; Granite's logits scaling must not be lost there."""

@@ -1,19 +1,12 @@
-"""Code: the standard library's sources, and small problems with a worked solution and tests."""
+"""Code: small problems with a worked solution and tests."""
 
 import random
-from collections.abc import Iterator
 
-from prism_nemo.data.rehearsal.library import modules
 from prism_nemo.data.rehearsal.worked import Worked
 
 INTEGERS = (-7, 0, 1, 4, 12)
 LISTS = ([3, 1, 2], [5], [10, -4, 6, 6], [0, 9, 8, 7, 1])
 WORDS = ("abc", "x", "hello", "Python")
-
-
-def documents() -> Iterator[str]:
-    """The sources of the standard library, one document a module."""
-    return (source for _, source in modules())
 
 
 def draw(rng: random.Random) -> Worked:

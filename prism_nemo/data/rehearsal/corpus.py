@@ -10,7 +10,7 @@ from pathlib import Path
 import xxhash
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish
-from prism_nemo.data.rehearsal import code, general, math, science
+from prism_nemo.data.rehearsal import code, general, library, math, science
 from prism_nemo.data.rehearsal.worked import Worked
 from prism_nemo.verifiers.problem import CallTest, Problem, save_problems
 
@@ -22,8 +22,10 @@ DRAWS = 24_000
 """Problems drawn per domain; repeated questions count once."""
 MIXED = 200
 """Texts whose hidden states are compared (paper, section 10.2)."""
-HELD_OUT_TEXT = 25
-"""One general document in this many is held out for the retention measure."""
+APART = 5
+"""One library module and one topic of the language reference in this many is held out, with all that is in it."""
+HELD_OUT_TEXTS = 80
+"""Of those, for the retention measure."""
 LONG = 48
 """Held-out documents whose loss is taken position by position."""
 LONG_CHARACTERS = 4_000
@@ -36,7 +38,7 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
     documents/SOURCE.jsonl     rows {"text"}, one document each, for every name in SOURCES
     problems/rl.jsonl          problems that are trained on in reinforcement learning only
     problems/held_out.jsonl    problems that nothing is trained on
-    held_out/general.jsonl     general documents that nothing is trained on
+    held_out/general.jsonl     80 general documents that nothing is trained on
     held_out/long.jsonl        48 beginnings of library files that nothing is trained on
     held_out/mixed.jsonl       200 of those and of the held-out problems with their solutions, for comparing activations
     The same seed and Python give the same bytes.
@@ -49,6 +51,7 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
             "seed": seed,
             "characters": CHARACTERS,
             "draws": DRAWS,
+            "apart": APART,
             "long": LONG,
             "python": sys.version.split()[0],
         },
@@ -65,16 +68,17 @@ def write_corpus(out: Path, *, seed: int, force: bool = False) -> Path:
 
 
 def _write_texts(folder: Path, seed: int) -> dict[str, int]:
-    """General text, with its held-out share, and library code."""
-    texts, _ = _up_to(CHARACTERS, _shuffled(general.documents(), seed))
-    files, unread = _up_to(CHARACTERS, _shuffled(code.documents(), seed))
-    long = [text[:LONG_CHARACTERS] for text in unread if len(text) >= LONG_CHARACTERS][:LONG]
-    held_out = {text for text in texts if xxhash.xxh3_64_intdigest(text.encode()) % HELD_OUT_TEXT == 0}
+    """General text and library code. A docstring stands in its module too: both are trained on, or neither."""
+    apart, files = _apart(_shuffled(library.sources(), seed))
+    topics_apart, topics = _apart(_shuffled(general.topics(), seed))
+    texts = {*topics, *(text for file in files for text in general.docstrings(file))}
+    held_out = {*topics_apart, *(text for file in apart for text in general.docstrings(file))} - texts
+    long = [file[:LONG_CHARACTERS] for file in apart if len(file) >= LONG_CHARACTERS]
     return {
-        "held_out_general": _write(folder / "held_out" / "general.jsonl", (t for t in texts if t in held_out)),
-        "general": _write(folder / "documents" / "general.jsonl", (t for t in texts if t not in held_out)),
-        "code": _write(folder / "documents" / "code.jsonl", files),
-        "held_out_long": _write(folder / "held_out" / "long.jsonl", long),
+        "general": _write(folder / "documents" / "general.jsonl", _up_to(CHARACTERS, _shuffled(texts, seed))),
+        "code": _write(folder / "documents" / "code.jsonl", _up_to(CHARACTERS, files)),
+        "held_out_general": _write(folder / "held_out" / "general.jsonl", _shuffled(held_out, seed)[:HELD_OUT_TEXTS]),
+        "held_out_long": _write(folder / "held_out" / "long.jsonl", long[:LONG]),
     }
 
 
@@ -129,10 +133,16 @@ def _shuffled(texts: Iterable[str], seed: int) -> list[str]:
     return sorted(set(texts), key=lambda text: xxhash.xxh3_64_hexdigest(text.encode(), seed=seed))
 
 
-def _up_to(characters: int, texts: list[str]) -> tuple[list[str], list[str]]:
-    """The first texts of together at most so many characters, and the rest."""
+def _apart(texts: list[str]) -> tuple[list[str], list[str]]:
+    """What is held out, and the rest."""
+    count = len(texts) // APART
+    return texts[:count], texts[count:]
+
+
+def _up_to(characters: int, texts: list[str]) -> list[str]:
+    """The first texts of together at most so many characters."""
     fit = sum(length <= characters for length in itertools.accumulate(map(len, texts)))
-    return texts[:fit], texts[fit:]
+    return texts[:fit]
 
 
 def _write(path: Path, texts: Iterable[str]) -> int:

@@ -1,25 +1,22 @@
-"""General text that every Python installation carries: the language reference and the library's docstrings."""
+"""General text that every Python installation carries: the language reference and docstrings."""
 
 import ast
 import warnings
 from collections.abc import Iterator
 
-from prism_nemo.data.rehearsal.library import modules
-
 SHORTEST = 200
 """Characters; shorter docstrings say too little to be a document."""
 
 
-def documents() -> Iterator[str]:
-    """Topics of the language reference (`pydoc_data.topics`), then docstrings of the standard library."""
+def topics() -> Iterator[str]:
+    """Those of the language reference, each a document."""
     from pydoc_data.topics import topics
 
-    yield from (topics[name].strip() + "\n" for name in sorted(topics))
-    for _, source in modules():
-        yield from _docstrings(source)
+    return (topics[name].strip() + "\n" for name in sorted(topics))
 
 
-def _docstrings(source: str) -> Iterator[str]:
+def docstrings(source: str) -> Iterator[str]:
+    """The longer ones of a module, each a document."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ast.parse(source)

@@ -19,16 +19,15 @@ LONGEST = 200_000
 """Characters; the few longer files are tables."""
 
 
-def modules() -> Iterator[tuple[str, str]]:
-    """(name relative to the library, source) of every module that is readable UTF-8, sorted by name."""
+def sources() -> Iterator[str]:
+    """That of every module that is readable UTF-8, sorted by name."""
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if LEFT_OUT.intersection(name.parts):
+        if LEFT_OUT.intersection(path.relative_to(root).parts):
             continue
         try:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
         if 0 < len(source) <= LONGEST:
-            yield str(name), source
+            yield source

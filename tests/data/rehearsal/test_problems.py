@@ -1,5 +1,6 @@
 """Generated problems: every worked solution is right, judged by the real verifiers, and no problem is in two parts."""
 
+import json
 import random
 import re
 from pathlib import Path
@@ -40,6 +41,11 @@ def test_worked_solutions_are_right_and_wrong_ones_are_not(domain: str) -> None:
     assert not any(verdict.correct for verdict in verify_many(problems, wrong))
 
 
+def _texts(path: Path) -> list[str]:
+    """Without the white space, of which a docstring has more in its module."""
+    return ["".join(json.loads(line)["text"].split()) for line in path.read_text().splitlines()]
+
+
 def _spoiled(answer: str) -> str:
     if len(answer) == 1 and answer.isalpha():
         return {"A": "B"}.get(answer, "A")
@@ -62,4 +68,11 @@ def test_the_corpus_is_the_same_twice_and_its_parts_are_disjoint(tmp_path: Path)
         (first / "documents" / f"{name}.jsonl").read_text() for name in ("math", "code_problems", "science")
     )
     assert not prompts["rl"] & prompts["held_out"]
+    trained_on = "\n".join(
+        text for name in ("general", "code") for text in _texts(first / "documents" / f"{name}.jsonl")
+    )
+    for name, count in (("general", 80), ("long", 48)):
+        held_out = _texts(first / "held_out" / f"{name}.jsonl")
+        assert len(held_out) == count
+        assert not [text for text in held_out if text in trained_on]
     assert not [prompt for prompt in list(prompts["held_out"])[:300] if f'"{prompt.strip()}\\n' in trained]
