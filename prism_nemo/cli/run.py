@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def run(
     from prism_nemo.recipe.check import check
     from prism_nemo.stages.chain import chain
     from prism_nemo.stages.run import from_first_to_do, run_share, select
-    from prism_nemo.stages.status import write_order
+    from prism_nemo.stages.status import describe_run
 
     resolved = override(load_recipe(recipe), overrides or [])
     check(resolved)
@@ -47,7 +48,7 @@ def run(
             return
         jobs = submit(resolved, recipe, overrides or [], stages, folder, profile=profile, dry_run=dry_run, force=force)
         if jobs:
-            write_order(folder.resolve(), names)
+            describe_run(folder.resolve(), resolved.to_yaml(), names)
         for job in jobs:
             typer.echo(f"{job.stage}: job {job.job_id}")
         return
@@ -55,9 +56,7 @@ def run(
         _show_plan(stages, folder)
         return
     _check_machine(resolved, stages)
-    write_order(folder.resolve(), names)
-    (folder / "recipe.yaml").write_text(resolved.to_yaml())
-    _run_here(stages, folder.resolve(), force)
+    _run_here(stages, folder.resolve(), force, lambda: describe_run(folder.resolve(), resolved.to_yaml(), names))
 
 
 def run_name(name: str, overrides: list[str]) -> str:
@@ -104,7 +103,7 @@ def _check_machine(recipe: Any, stages: list) -> None:
         )
 
 
-def _run_here(stages: list, folder: Path, force: bool) -> None:
+def _run_here(stages: list, folder: Path, force: bool, describe: Callable[[], None]) -> None:
     from prism_nemo import sandbox
     from prism_nemo.cli.screen import screen
     from prism_nemo.launch.ranks import start_early
@@ -113,7 +112,7 @@ def _run_here(stages: list, folder: Path, force: bool) -> None:
     if any(stage.name.startswith("rl") for stage in stages):
         sandbox.require()  # before hours of training, not after
     with screen() as shown:
-        run_chain(stages, folder, shown, force=force, warm=start_early)
+        run_chain(stages, folder, shown, force=force, describe=describe, warm=start_early)
     _show_results([stage.name for stage in stages], folder)
 
 

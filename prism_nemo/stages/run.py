@@ -46,19 +46,27 @@ def select(stages: list[Stage], first: str | None, last: str | None) -> list[Sta
     return stages[start:end]
 
 
-def run_chain(stages: list[Stage], run: Path, screen: Screen, *, force: bool = False, warm: Callable[[], None]) -> None:
+def run_chain(
+    stages: list[Stage],
+    run: Path,
+    screen: Screen,
+    *,
+    force: bool = False,
+    describe: Callable[[], None] = lambda: None,
+    warm: Callable[[], None],
+) -> None:
     """Run the given stages in order in the folder `run`.
 
-    `warm` is called once before the first stage that has work to do. Raises InputError before any work when an artifact
-    was made differently (unless `force`) or an input from outside the selection is missing; a failing stage leaves a
-    record that says why, and its error propagates.
+    `describe` writes down what the run is, once nothing speaks against it; `warm` is called once before the first stage
+    that has work to do. Raises InputError before anything is written or removed when an artifact was made differently
+    (unless `force`) or an input from outside the selection is missing; a failing stage leaves a record that says why,
+    and its error propagates.
     """
     with _locked(run):
-        if force:
-            for stage in stages:
-                shutil.rmtree(run / stage.name, ignore_errors=True)
-        refuse_different(stages, run)
-        _check_inputs(stages, run)
+        _refuse(stages, run, force)
+        describe()
+        for stage in stages if force else ():
+            shutil.rmtree(run / stage.name, ignore_errors=True)
         warmed = False
         for number, stage in enumerate(stages, 1):
             now = situation(stage, run)
@@ -79,11 +87,10 @@ def from_first_to_do(stages: list[Stage], run: Path, *, force: bool = False) -> 
 
     Raises InputError where `run_chain` would before any work.
     """
-    if force:
-        return stages
-    refuse_different(stages, run)
-    done = next((n for n, stage in enumerate(stages) if situation(stage, run) != "up to date"), len(stages))
-    _check_inputs(stages[done:], run)
+    done = 0
+    if not force:
+        done = next((n for n, stage in enumerate(stages) if situation(stage, run) != "up to date"), len(stages))
+    _refuse(stages[done:], run, force)
     return stages[done:]
 
 
@@ -99,6 +106,12 @@ def run_share(stages: list[Stage], run: Path, share: tuple[int, int]) -> None:
     _check_inputs(stages, run)
     if situation(stage, run) == "to do":
         stage.share(run / stage.name, share)
+
+
+def _refuse(stages: list[Stage], run: Path, force: bool) -> None:
+    if not force:
+        refuse_different(stages, run)
+    _check_inputs(stages, run)
 
 
 def _check_inputs(stages: list[Stage], run: Path) -> None:

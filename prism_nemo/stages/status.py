@@ -55,17 +55,22 @@ def stage_names(run: Path) -> list[str]:
     return order.read_text().split()
 
 
-def write_order(run: Path, names: list[str]) -> None:
+def describe_run(run: Path, recipe: str, names: list[str]) -> None:
+    """Write down what `run` is: its resolved recipe (YAML) and the names of its stages, in order."""
     (run / RECORDS).mkdir(parents=True, exist_ok=True)
-    (run / RECORDS / "order.txt").write_text("\n".join(names) + "\n")
+    for path, text in ((run / "recipe.yaml", recipe), (run / RECORDS / "order.txt", "\n".join(names) + "\n")):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(text)
+        os.replace(temporary, path)
 
 
 def _line(run: Path, name: str, record: Record | None) -> StageLine:
     if record is None:
         return StageLine(name=name, state="to do", seconds=0, done=0, total=0, seconds_left=0, message="")
     state, seconds = str(record.state), record.seconds
-    if state == "running":
-        state = "running" if _alive(record) else "killed"
+    if state == "running" and not _alive(record):
+        state = "killed"  # `seconds` are those to its last sign of life
+    elif state == "running":
         seconds = time.time() - record.started
     elif state == "done" and not (run / name / "artifact.json").is_file():
         state = "to do"

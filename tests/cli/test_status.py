@@ -11,7 +11,7 @@ from prism_nemo.cli.main import app
 from prism_nemo.cli.status import _fitting, _table
 from prism_nemo.recipe import load_recipe
 from prism_nemo.stages.chain import chain
-from prism_nemo.stages.status import StageLine, write_order
+from prism_nemo.stages.status import StageLine, describe_run
 
 NAMES = [stage.name for stage in chain(load_recipe("tiny_dense"), Path("runs/tiny_dense"))]
 
@@ -53,7 +53,7 @@ def test_an_error_is_printed_in_full() -> None:
 
 
 def test_watching_needs_a_terminal(tmp_path: Path) -> None:
-    write_order(tmp_path, ["corpus"])
+    describe_run(tmp_path, "", ["corpus"])
     done = CliRunner().invoke(app, ["status", str(tmp_path), "--watch"])
     assert "needs a terminal" in str(done.exception)
     assert CliRunner().invoke(app, ["status", str(tmp_path)]).exit_code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prism_nemo.stages.stage import Record, write_record
-from prism_nemo.stages.status import overview, write_order
+from prism_nemo.stages.status import describe_run, overview
 
 QUEUE = {
     "11": "COMPLETED|None|0|0:00|n1|",
@@ -23,7 +23,7 @@ QUEUE = {
 
 def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["blend", "midtrain", "mt", "rl", "rl_base", "report", "long_blend.shares", "long_blend", "later"]
-    write_order(tmp_path, [name for name in names if "." not in name])
+    describe_run(tmp_path, "", [name for name in names if "." not in name])
     (tmp_path / ".slurm" / "logs").mkdir(parents=True)
     jobs = {name: {"job_id": job_id, "submitted": 0.0} for name, job_id in zip(names, QUEUE, strict=False)}
     (tmp_path / ".slurm" / "jobs.json").write_text(json.dumps(jobs))
@@ -58,7 +58,7 @@ def test_records_first_then_the_queue(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_run_of_nemo_rl_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_order(tmp_path, ["rl"])
+    describe_run(tmp_path, "", ["rl"])
     work = tmp_path / "rl.nemo_rl"
     for step, seconds in ((20, 1000), (40, 1600)):
         (work / "checkpoints" / f"step_{step}").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_a_run_of_nemo_rl_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_last_warning_of_a_run_on_this_machine_is_shown(tmp_path: Path) -> None:
-    write_order(tmp_path, ["midtrain"])
+    describe_run(tmp_path, "", ["midtrain"])
     write_record(tmp_path, Record(name="midtrain", state="running", done=5, total=10, host="elsewhere"))
     logs = tmp_path / ".midtrain.partial" / "logs"
     logs.mkdir(parents=True)

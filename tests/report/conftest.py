@@ -21,7 +21,7 @@ from prism_nemo.report import make_report
 from prism_nemo.stages.results import COMPARED
 from prism_nemo.stages.scores import table_of
 from prism_nemo.stages.stage import Record, write_record
-from prism_nemo.stages.status import write_order
+from prism_nemo.stages.status import describe_run
 
 DOMAINS = ("math", "code", "science")
 RIGHT = {"base": (0.02, 0.05, 0.27), "rl_base": (0.04, 0.06, 0.26), "mt": (0.35, 0.22, 0.55), "rl": (0.47, 0.21, 0.68)}
@@ -65,8 +65,7 @@ def make_run(folder: Path, *, steps: int = 60, seed: int = 0, without: tuple[str
     recipe = override(
         load_recipe("tiny_dense"), [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
     )
-    (folder / "recipe.yaml").write_text(recipe.to_yaml())
-    write_order(folder, [name for name in CHAIN if name not in without])
+    describe_run(folder, recipe.to_yaml(), [name for name in CHAIN if name not in without])
     for number, (name, (kind, inputs)) in enumerate(CHAIN.items()):
         if name not in without:
             _stage(folder, name, kind, [entry for entry in inputs if entry not in without], number, steps, seed)

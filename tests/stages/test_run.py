@@ -1,6 +1,7 @@
 """The chain's rules on small real stages: what is skipped, made anew, refused, and what a failure leaves."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from prism_nemo.artifacts import Request, publish
 from prism_nemo.errors import InputError, PrismError, Stopped
 from prism_nemo.stages.run import Screen, from_first_to_do, run_chain, select, states
 from prism_nemo.stages.stage import Progress, Record, Stage, begin, read_record, write_record
-from prism_nemo.stages.status import overview, write_order
+from prism_nemo.stages.status import describe_run, overview
 
 
 class Heard(Screen):
@@ -54,7 +55,7 @@ def three(run: Path, **b: object) -> list[Stage]:
     return [a, copying(run, "b", run / "a", **b), copying(run, "c", run / "b")]
 
 
-def go(stages: list[Stage], run: Path, **options: bool) -> list[str]:
+def go(stages: list[Stage], run: Path, **options: Any) -> list[str]:
     heard = Heard()
     run_chain(stages, run, heard, warm=lambda: None, **options)
     return heard.made
@@ -67,7 +68,7 @@ def test_a_second_run_does_nothing(run: Path) -> None:
 
 
 def overview_of(run: Path) -> list:
-    write_order(run, ["a", "b", "c"])
+    describe_run(run, "", ["a", "b", "c"])
     return overview(run)
 
 
@@ -101,6 +102,20 @@ def test_a_missing_input_is_found_before_any_work(run: Path) -> None:
     with pytest.raises(InputError, match=r"stage b needs .*a"):
         go(three(run)[1:], run)
     assert read_record(run, "b") is None
+
+
+def test_a_refused_run_leaves_everything_as_it_was(run: Path) -> None:
+    """Neither is an artifact removed for --force, nor does the folder describe what was never run."""
+    go(three(run), run)
+    described: list[str] = []
+    (run.parent / "source").rename(run.parent / "gone")
+    for refuse in (go, from_first_to_do):
+        with pytest.raises(InputError, match="which does not exist"):
+            refuse(three(run), run, force=True)
+    with pytest.raises(InputError):
+        go(three(run, n=2), run, describe=lambda: described.append("yes"))
+    assert not described
+    assert all((run / name / "text").is_file() for name in "abc")
 
 
 def test_stages_that_stand_need_no_job(run: Path) -> None:
