@@ -1,6 +1,7 @@
 """Data stages: the blend that mid-training reads, and in a rehearsal the corpus, the tokenizer and the base's blend."""
 
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts import Request, publish
-from prism_nemo.data.benchmarks import load_benchmarks
-from prism_nemo.data.mixture import Mixture, load_mixture, with_local_data
+from prism_nemo.data.benchmarks import Benchmarks, load_benchmarks
+from prism_nemo.data.files import source_files
+from prism_nemo.data.mixture import Mixture, Part, load_mixture, with_local_data
 from prism_nemo.data.rehearsal.corpus import SOURCES, write_corpus
 from prism_nemo.data.rehearsal.mixture import base_mixture, rehearsal_mixture
 from prism_nemo.errors import InputError
@@ -148,13 +150,13 @@ def blend_stage(
     """
     resolved = _screened(mixture(), recipe.data)
     benchmarks = {name: Path(path).resolve() for name, path in recipe.data.benchmarks.items()}
-    outside = {f"source {name}": Path(path).resolve() for name, path in own_files(recipe, resolved).items()} | {
-        f"benchmark {name}": path for name, path in benchmarks.items()
-    }
+    screen = load_benchmarks(resolved.decontamination, benchmarks) if resolved.decontamination else None
+    outside = _outside(resolved, screen, list(inputs.values()))
     for source, path in outside.items():
         _check_file(source, path)
     parameters = {
         "mixture": _described(resolved),
+        "screen": screen and dataclasses.asdict(screen) | {"benchmarks": [part.name for part in screen.benchmarks]},
         "tokens": training.tokens,
         "seq_length": training.seq_length,
         "validation_tokens": recipe.data.validation_tokens,
@@ -189,11 +191,30 @@ def blend_stage(
 def _screened(mixture: Mixture, data: Data) -> Mixture:
     """Without its benchmark list when the recipe says so. Raises InputError for a benchmark the list does not have."""
     screened = mixture if data.decontaminate else dataclasses.replace(mixture, decontamination=None)
-    if data.benchmarks:
-        if screened.decontamination is None:
-            raise InputError(f"data.benchmarks: documents of {mixture.name} are not checked against any benchmark")
-        load_benchmarks(screened.decontamination, {name: Path(path) for name, path in data.benchmarks.items()})
+    if data.benchmarks and screened.decontamination is None:
+        raise InputError(f"data.benchmarks: documents of {mixture.name} are not checked against any benchmark")
     return screened
+
+
+def _outside(mixture: Mixture, screen: Benchmarks | None, made: list[Path]) -> dict[str, Path]:
+    """Role -> files and folders of this machine that are read, besides what the run itself made."""
+    parts = [(f"source {source.name}", part) for source in mixture.sources for part in source.parts]
+    found: dict[str, Path] = {}
+    for role, part in parts:
+        found |= _read_from(f"{role}.{part.name}" if part.name else role, part)
+    for part in screen.benchmarks if screen else ():
+        found |= _read_from(f"benchmark {part.name}", part)
+    return {role: path for role, path in found.items() if not any(path.is_relative_to(folder) for folder in made)}
+
+
+def _read_from(role: str, part: Part) -> dict[str, Path]:
+    if part.path is None:
+        return {}
+    if glob.has_magic(part.path):
+        folder, names = source_files(role, part)
+        return {f"{role} {name}": folder / name for name in names}
+    path = Path(part.path).resolve()
+    return {role: path.parent if part.join and path.is_file() else path}  # the table of a join lies beside
 
 
 def _check_file(source: str, path: Path) -> None:
@@ -208,8 +229,9 @@ def _check_file(source: str, path: Path) -> None:
 
 
 def _described(mixture: Mixture) -> dict[str, Any]:
-    """Shares and rules without the paths, which are inputs."""
+    """Shares and rules; what is read is an input, what documents are checked against stands by itself."""
     described = dataclasses.asdict(mixture)
+    del described["decontamination"]
     for source in described["sources"]:
         for part in source["parts"]:
             del part["path"]

@@ -54,7 +54,7 @@ def test_a_local_copy_takes_a_benchmarks_place(recipe, tmp_path):
 
 def test_checking_against_benchmarks_can_be_switched_off(recipe, tmp_path):
     unchecked = stage(recipe, tmp_path, decontaminate=False)
-    assert unchecked.parameters["mixture"]["decontamination"] is None
+    assert unchecked.parameters["screen"] is None
     assert contaminated(unchecked, tmp_path / "blend") == 0
 
 
@@ -89,3 +89,16 @@ def test_a_part_of_a_source_is_an_input(recipe, tmp_path):
     (tmp_path / "m.yaml").write_text(f"sources: [{{name: a, weight: 1, parts: {parts}}}]")
     made = stage(recipe, tmp_path, sources={"a.y": str(tmp_path / "quiz.jsonl")}, decontaminate=False)
     assert made.inputs["source a.y"] == tmp_path / "quiz.jsonl"
+
+
+def test_what_a_mixture_reads_by_itself_is_an_input_too(recipe, tmp_path):
+    """Otherwise an edited file would go unseen and the blend pass for up to date."""
+    (tmp_path / "list.yaml").write_text("benchmarks: [{name: quiz, path: quiz.jsonl, render: {column: question}}]")
+    made = stage(recipe, tmp_path)
+    outside = {role: path for role, path in made.inputs.items() if role != "tokenizer"}
+    assert outside == {"source a": tmp_path / "a.jsonl", "benchmark quiz": tmp_path / "quiz.jsonl"}
+    mixture = (tmp_path / "m.yaml").read_text()
+    (tmp_path / "m.yaml").write_text(mixture.replace("a.jsonl", "'?.jsonl'"))
+    assert stage(recipe, tmp_path).inputs["source a a.jsonl"] == tmp_path / "a.jsonl"
+    (tmp_path / "list.yaml").write_text((tmp_path / "list.yaml").read_text() + "\nngram: 11")
+    assert stage(recipe, tmp_path).parameters["screen"]["ngram"] == 11 != made.parameters["screen"]["ngram"]
