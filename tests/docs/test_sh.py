@@ -34,6 +34,10 @@ RUN = {
         "eval score --problems problems.jsonl -k 2 --store generations --format markdown"
     ),
     "eval held-out exports/mt general.jsonl --against exports/base": "",
+    "plan mistral_7b long_context.seq_length=131072 long_context.tokens=2_097_152_000 long_context.global_batch=16 "
+    "long_context.context=4 long_context.recompute=full long_context.schedule=exponential "
+    "long_context.warmup_steps=100 long_context.final_learning_rate=0 long_context.compare_attention=true "
+    "long_context.rope_scaling=yarn merge.weight=0.85": "",
     "rl prompts deepscaler=deepscaler.jsonl deepcoder=deepcoder.jsonl --out runs/prompts": (
         "rl prompts deepscaler=deepscaler.jsonl deepcoder=deepcoder.jsonl --out runs/prompts --decontaminate none"
     ),
@@ -54,10 +58,12 @@ CODE: the repository."""
 NOT_RUN = {
     "make demo": "minutes: tests/end_to_end runs the recipe",
     "examples/analyze_three_checkpoints.sh": "test_docs runs it",
+    "analyze trajectory steps": "checkpoints of NeMo-RL; tests/analysis has pico ones",
     "eval compare": "--paper needs the paper's benchmarks, which are on the hub; tests/evaluation compares",
     "eval run mt --suite prism --backend openai": "a server; tests/evaluation talks to a stand-in",
     "eval run exports/mt --suite leaderboard": "data sets of the hub; tests/evaluation has stand-ins",
     "eval run exports/mt --suite ruler": "vLLM, and texts that RULER downloads",
+    "rl export runs/my_llama": "checkpoints of NeMo-RL; tests/rl exports stand-ins",
     "rl filter": "a model that solves some of its prompts; tests/rl/test_difficulty has samples of one",
     "run llama_3_1_8b": "a cluster; tests/launch and tests/cluster submit",
     "status runs/my_llama --watch": "runs until it is stopped",
@@ -80,7 +86,7 @@ def test_of_every_command_it_is_known_whether_it_runs_here() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", ["data", "eval", "rl"])
+@pytest.mark.parametrize("topic", ["data", "eval", "plan", "rl"])
 def test_commands_run_with_pico_data(topic: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     for shown, run in RUN.items():
