@@ -27,12 +27,9 @@ RUN = {
     "data pack data/long --seq-length 131072 --overlap 1024 --out data/long_packed": (
         "data pack data/long --seq-length 64 --overlap 8 --out data/long_packed"
     ),
-    "eval run exports/mt --suite prism --backend vllm --store generations": (
-        f"eval run exports/mt {SMALL} --store generations"
-    ),
-    "eval score --suite prism --store generations --format markdown": (
-        "eval score --problems problems.jsonl -k 2 --store generations --format markdown"
-    ),
+    "eval run exports/base --suite prism --backend vllm --prompting raw": f"eval run exports/base {SMALL}",
+    "eval run exports/mt --suite prism --backend vllm --prompting raw": f"eval run exports/mt {SMALL}",
+    "eval score --suite prism --format markdown": "eval score --problems problems.jsonl -k 2 --format markdown",
     "eval held-out exports/mt general.jsonl --against exports/base": "",
     "plan mistral_7b long_context.seq_length=131072 long_context.tokens=2_097_152_000 long_context.global_batch=16 "
     "long_context.context=4 long_context.recompute=full long_context.schedule=exponential "
