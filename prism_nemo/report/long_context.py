@@ -52,9 +52,10 @@ def _rehearsed(report: Mapping[str, Any], prefix: str) -> list[Block]:
         title="Loss by position and by length",
         panels=panels,
         legend=_legend(points),
-        reading="By position: a model that uses what lies far back falls from left to right; one trained at "
-        f"{trained} tokens may rise beyond them, and merge and training at {longest} should bend it down again. Of the "
-        "needle: the loss of the value that a question asks for, hidden once in that much text; lower is better.",
+        reading="By position: the last stretch can be harder for every model, so read each curve beside the base's; "
+        f"one trained at {trained} tokens may rise more beyond them, and merge and training at {longest} should undo "
+        "that. Of the needle: the loss of the value that a question asks for, hidden once in that much text; lower is "
+        "better.",
     )
     return [figure, _positions(points, stretches), _needles(points)]
 
