@@ -6,7 +6,8 @@
 # The host is taken to have Python 3.12 and torch 2.11.0+cu130 (with its CUDA 13.0 libraries and Triton 3.6). Here come
 #   built       transformer_engine_torch, causal_conv1d (both for sm_90 alone), mamba_ssm (its Triton kernels alone)
 #   downloaded  the rest of Transformer Engine, nvidia-resiliency-ext, and requirements/main.txt and bridge.txt with
-#               their hashes, less torch, the CUDA libraries, and what only the cluster launcher or a benchmark needs
+#               their hashes, less torch, the CUDA libraries, and what only the cluster launcher or a benchmark needs;
+#               of requirements/dev.txt what the proofs run with: pytest and pytest-timeout
 # 8 GB of disk; the Transformer Engine extension takes about 20 minutes on 2 idle cores. docs/gpu.md says what follows.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -51,6 +52,10 @@ if [ ! -f lock.done ]; then
         "$here/requirements/main.txt" "$here/requirements/bridge.txt" >lock.txt
     rm -rf fresh && into_wheels env/bin/pip wheel -q --no-deps --require-hashes -r lock.txt
     touch lock.done
+fi
+if ! have 'pytest_timeout-*'; then
+    awk '/^[a-zA-Z]/ {keep = /^(pytest(-timeout)?|pluggy|iniconfig)==/} keep' "$here/requirements/dev.txt" >proofs.txt
+    download --require-hashes -r proofs.txt  # what else pytest needs is in main.txt
 fi
 if ! have 'transformer_engine_torch-*'; then
     env/bin/pip install -q --no-deps wheels/transformer_engine_cu13-*.whl wheels/transformer_engine-*.whl
