@@ -1,6 +1,6 @@
 """Sampling a pico model on the CPU: ours against transformers' `generate` with the same batch, in turns.
 
-A model of the laptop rehearsal's size: 4 layers x 128, vocabulary 2048, 8 samples of each question, 72 new tokens.
+A model of 4 layers x 128, vocabulary 2048; 64 questions, 8 samples of each, 72 new tokens.
 Run: python benchmarks/evaluation_hf.py [BASE]
 """
 
