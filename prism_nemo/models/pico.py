@@ -136,7 +136,10 @@ def _nemotron_h(hidden: int, heads: int, pattern: str, chunk: int, head_dim: int
 
 def _keep_ids_inside(config: dict[str, Any], vocab_size: int) -> None:
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if (config.get(key) or 0) >= vocab_size:
+        ids = config.get(key)
+        if isinstance(ids, list):  # several ends of text, as in Llama's Instruct models
+            config[key] = [number for number in ids if number < vocab_size] or 0
+        elif (ids or 0) >= vocab_size:
             config[key] = 0
 
 

@@ -47,6 +47,15 @@ def test_a_configuration_is_made_small_like_the_base_it_is_of(name):
     assert pico_config(base_model(name).config, 517) == pico_config(name, 517)
 
 
+@pytest.mark.parametrize(
+    ("ids", "kept"), [([128001, 128008, 128009], 0), ([3, 128009], [3]), ([], 0), (128001, 0), (3, 3), (None, None)]
+)
+def test_special_ids_outside_the_vocabulary_are_dropped(ids, kept):
+    """A model may name several ends of text, as Llama's Instruct models do."""
+    llama = base_model("llama_3_1_8b").config | {"eos_token_id": ids}
+    assert pico_config(llama, 517)["eos_token_id"] == kept
+
+
 def test_what_a_configuration_says_of_its_own_stays():
     granite = base_model("granite_3_3_8b").config | {"attention_multiplier": 2 / 128, "logits_scaling": 3.0}
     small = pico_config(granite, 517, hidden=64, heads=4)
