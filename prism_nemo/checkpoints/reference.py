@@ -16,7 +16,10 @@ import torch.nn.functional as F
 
 
 def load_hf(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The transformers model of a directory, in eval mode; safetensors only, no remote code."""
+    """The transformers model of a directory, in eval mode; no remote code.
+
+    Pickled weights only where there are no others, and as plain tensors: whether they may be read is `open_hf`'s matter.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -24,7 +27,11 @@ def load_hf(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
     logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, attn_implementation="eager"
+            directory,
+            dtype=dtype,
+            use_safetensors=any(Path(directory).glob("*.safetensors")),
+            weights_only=True,
+            attn_implementation="eager",
         ).eval()
     finally:
         if shown:

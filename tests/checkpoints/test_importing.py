@@ -69,14 +69,17 @@ def test_damaged_directories(make, tmp_path):
 
 
 def test_pickled_weights_that_are_asked_for(make, tmp_path):
-    """They make the very checkpoint that safetensors make."""
+    """They make the very checkpoint that safetensors make, with the same proof."""
     hf = make()
-    plain = import_hf(hf, tmp_path / "plain", proof="keys")
+    plain = import_hf(hf, tmp_path / "plain")
     torch.save(load_file(hf / "model.safetensors"), hf / "pytorch_model.bin")
     (hf / "model.safetensors").unlink()
-    pickled = import_hf(hf, tmp_path / "pickled", proof="keys", allow_pickle=True)
+    pickled = import_hf(hf, tmp_path / "pickled", allow_pickle=True)
     files = [(folder / "iter_0000000/__0_0.distcp").read_bytes() for folder in (plain, pickled)]
     assert files[0] == files[1]
+    proofs = [json.loads((folder / "proof.json").read_text()) for folder in (plain, pickled)]
+    assert proofs[0] == proofs[1]
+    assert proofs[0]["level"] == "full"
 
 
 def test_weights_that_contradict_the_configuration(make, tmp_path):
