@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from prism_nemo.errors import InputError, PrismError
-from prism_nemo.evaluation.backends.hf_model import Scan
-from prism_nemo.models import nemotron_h
+from prism_nemo.evaluation.backends.hf_model import Scan, load_model
 
 
 def read_texts(path: Path, count: int, *, field: str = "text") -> list[str]:
@@ -137,26 +136,10 @@ def encode_texts(folder: Path, texts: Sequence[str], *, max_tokens: int) -> list
 def loaded(folder: Path, *, dtype: str | None = None) -> Iterator[Any]:
     """A model from a Hugging Face directory, on the GPU where there is one; its memory is given back afterwards.
 
-    `dtype`: that of the checkpoint unless given. Never runs code from the directory.
-    Raises InputError for a directory that lacks some of the model's weights or has them in another shape.
+    `dtype`: that of the checkpoint unless given. Raises InputError as `load_model` does.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    options: dict[str, Any] = {"trust_remote_code": False, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
-    absent = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
-    if absent:  # transformers would go on with random weights in their place
-        raise InputError(
-            f"{folder} lacks {absent[0]}, or has it in another shape than config.json says; export it anew"
-        )
-    nemotron_h.mend(model).eval()
-    if torch.cuda.is_available():
-        model.cuda()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(folder, device, dtype or "checkpoint")
     try:
         yield model
     finally:

@@ -177,12 +177,15 @@ def test_chat_needs_a_template_and_context_must_fit(pico, tmp_path):
         HfBackend(tmp_path)
 
 
-def test_a_model_that_lacks_weights_is_refused(pico, tmp_path):
+@pytest.mark.parametrize("wrong", ["lacking", "of another shape"])
+def test_a_model_that_lacks_weights_is_refused(pico, tmp_path, wrong):
     """transformers would draw them at random and go on."""
     folder = shutil.copytree(pico("llama_3_1_8b"), tmp_path / "m")
     (path,) = folder.glob("*.safetensors")
-    weights = load_file(path)
-    del weights["model.layers.1.mlp.down_proj.weight"]
+    weights, name = load_file(path), "model.layers.1.mlp.down_proj.weight"
+    weights |= {name: weights[name][:-1].contiguous()}
+    if wrong == "lacking":
+        del weights[name]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"lacks 1 of the model's weights \(first: model.layers.1.mlp.down_proj"):
+    with pytest.raises(InputError, match=rf"lacks {name}, or has it in another shape than config\.json says"):
         HfBackend(folder)

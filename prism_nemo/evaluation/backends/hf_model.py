@@ -65,20 +65,31 @@ def join_caches(caches: list[Any]) -> Any:
 
 
 def load_model(model_dir: Path, device: torch.device, dtype: str) -> Any:
-    """Raises InputError for a directory that transformers cannot load, or without some of the model's weights."""
+    """A model from a Hugging Face directory, in eval mode; never runs code from it.
+
+    `dtype`: "checkpoint" is the checkpoint's own, "auto" too, but float32 on a CPU.
+    Raises InputError for a directory that transformers cannot load, that lacks some of the model's weights, or has them
+    in another shape.
+    """
     from transformers import AutoModelForCausalLM
 
-    wanted = ("float32" if device.type == "cpu" else "auto") if dtype == "auto" else dtype
+    wanted = {"checkpoint": "auto", "auto": "float32" if device.type == "cpu" else "auto"}.get(dtype, dtype)
     try:
         with _quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
-                model_dir, dtype=wanted, local_files_only=True, output_loading_info=True
+                model_dir,
+                dtype=wanted,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{model_dir} cannot be loaded by transformers: {str(error).splitlines()[0]}") from error
-    if missing := sorted(found["missing_keys"]):  # transformers would go on with random weights in their place
+    absent = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
+    if absent:  # transformers would go on with random weights in their place
         raise InputError(
-            f"{model_dir} lacks {len(missing)} of the model's weights (first: {missing[0]}); export it anew"
+            f"{model_dir} lacks {absent[0]}, or has it in another shape than config.json says; export it anew"
         )
     return nemotron_h.mend(model.to(device).eval())
 
