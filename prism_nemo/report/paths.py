@@ -97,7 +97,7 @@ def _measure(
             value=scale * row[key]["value"],
             low=scale * _or(row[key]["low"], row[key]["value"]),
             high=scale * _or(row[key]["high"], row[key]["value"]),
-            text=f"{scale * row[key]['value']:.3g}",
+            text=words.figure(scale * row[key]["value"]),
         )
         for row in rows
         if row[key]["value"] is not None

@@ -31,8 +31,11 @@ def short(number: float) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A measured figure with a few significant digits."""
-    return "–" if value is None else f"{value:.{digits}g}".replace("-", "−")
+    """A measured figure with a few significant digits; of a large one all before the point, never an exponent."""
+    if value is None:
+        return "–"
+    large = abs(value) >= 10**digits - 0.5
+    return (f"{value:,.0f}" if large else f"{value:.{digits}g}").replace("-", "−")
 
 
 def duration(seconds: float) -> str:
