@@ -58,7 +58,8 @@ def cka_curve(
 ) -> CkaCurve:
     """CKA layer by layer, with `resamples` draws of `size` inputs (paper: 20 of 100 out of 200).
 
-    Draws are without replacement: an input drawn twice would count as agreement of the models.
+    Draws are without replacement, so this is no bootstrap, though the paper calls it one: an input drawn twice would
+    count as agreement of the models.
     Raises ValueError when the models have different numbers of layers or `size` exceeds the inputs.
     """
     if first.shape != second.shape:

@@ -88,7 +88,7 @@ def _curve_rows(item: Comparison) -> list[dict[str, Any]]:
         return []
     columns = zip(item.curve.value, item.curve.mean, item.curve.std, strict=True)
     return [
-        {"pair": _name(item), "state": state, "cka": value, "bootstrap_mean": mean, "bootstrap_std": std}
+        {"pair": _name(item), "state": state, "cka": value, "resample_mean": mean, "resample_std": std}
         for state, (value, mean, std) in enumerate(columns)
     ]
 
@@ -105,7 +105,7 @@ def _ours(report: CkaReport, record: Mapping[str, Any]) -> dict[str, float | Non
 
 
 def draw_cka(report: CkaReport, folder: Path) -> list[str]:
-    """Curves by layer with their bootstrap spread, and a heat map of all layers for each pair."""
+    """Curves by layer with their spread over draws of the inputs, and a heat map of all layers for each pair."""
     with drawing() as plt:
         names = []
         if any(item.curve for item in report.comparisons):
@@ -126,7 +126,9 @@ def _curves(plt: Any, report: CkaReport) -> Any:
         axis.fill_between(states, value - std, value + std, color=COLOURS[k], alpha=0.2, linewidth=0)
     axis.set(xlabel="hidden state (0: embeddings; last: after the final norm)", ylabel="linear CKA")
     axis.legend()
-    figure.text(0.99, 0.0, "band: bootstrap standard deviation", ha="right", fontsize=7)
+    figure.text(
+        0.99, 0.0, "band: standard deviation over draws of the inputs, without replacement", ha="right", fontsize=7
+    )
     figure.tight_layout()
     return figure
 

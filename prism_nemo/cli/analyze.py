@@ -86,7 +86,9 @@ def cka(
     field: str = typer.Option("text", help="Field of the JSON lines."),
     max_tokens: int = typer.Option(512, min=1, help="Longer inputs are cut (tokens)."),
     uncentred: bool = typer.Option(False, help="Without taking the mean over inputs off."),
-    resample_size: int | None = typer.Option(None, help="Inputs per bootstrap draw; default: half of them."),
+    resample_size: int | None = typer.Option(
+        None, help="Inputs per draw (without replacement); default: half of them."
+    ),
     paper: str | None = PAPER,
     force: bool = FORCE,
     json_output: bool = JSON,

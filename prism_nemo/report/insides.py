@@ -196,7 +196,7 @@ def _cka(report: Mapping[str, Any], prefix: str) -> list[Block]:
         panels=panels,
         legend=[Key(text="base and MT", colour="mt"), Key(text="MT and MT + RL", colour="rl", dashed=True)],
         reading="1 means the same geometry: texts that are alike to one model are alike to the other; bands are one "
-        "standard deviation over resampled inputs.",
+        "standard deviation over draws of some of the texts, without replacement.",
     )
     return [figure, table] if panels else [table]
 

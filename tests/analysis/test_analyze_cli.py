@@ -82,6 +82,8 @@ def test_cka(three, tmp_path):
     assert pairs["mt", "rl"]["minimum"][1] > pairs["base", "mt"]["minimum"][1]
     assert len(pairs["base", "mt"]["curve"]["value"]) == SIZES["layers"] + 1
     assert pairs["base", "mt"]["curve"]["resample_size"] == 6
+    columns = (tmp_path / "c" / "tables" / "curves.csv").read_text().splitlines()[0]
+    assert columns == '"pair","state","cka","resample_mean","resample_std"'
     assert {row["benchmark"] for row in report["paper"]} >= {"cka_min_gsm8k", "cka_min_c4"}
     with pytest.raises(InputError, match="has 12 inputs, asked for are 200"):
         call("cka", *points(three), "--inputs", three / "texts.jsonl", "--out", tmp_path / "d")

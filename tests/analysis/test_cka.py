@@ -41,7 +41,7 @@ def test_rotation_scale_and_shift_are_invisible_and_a_linear_map_is_not():
     assert cka_matrix(grams(x), grams(x * np.linspace(1, 9, 16)))[0, 0] < 0.95
 
 
-def test_the_bootstrap_is_that_of_its_subsets():
+def test_the_spread_is_that_of_its_subsets():
     random = np.random.default_rng(3)
     x, y = random.normal(size=(2, 1, 50, 8))
     curve = cka_curve(grams(x), grams(y), resamples=20, size=25, seed=7)
