@@ -125,10 +125,14 @@ class HarnessModel(TemplateLM):
         """`task` names the answers in the store; `context`: tokens of prompt and answer together."""
         super().__init__()
         self.tokenizer, self.task, self.context = tokenizer.tokenizer, task, context
-        self.cut = 0
-        """Prompts of which the beginning was left out."""
+        self._cut: set[str] = set()
         self._backend, self._encode, self._store, self._progress = backend, tokenizer.encode, store, progress
         self._known = Likelihoods(likelihoods)
+
+    @property
+    def cut(self) -> int:
+        """Prompts of which the beginning was left out; a question with several choices is one."""
+        return len(self._cut)
 
     @property
     def eot_token_id(self) -> int:
@@ -153,18 +157,21 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [self._fitted(context, continuation) for _, context, continuation in requests]
+        pairs = [self._fitted(*request) for request in requests]
         missing = list({self._known.key(pair): pair for pair in pairs if pair not in self._known}.values())
         for done, (place, found) in enumerate(self._backend.likelihoods(missing), 1):
             self._known.add(missing[place], -sum(found.nats), found.greedy)
             self._progress(f"{self.task}: likelihoods", done, len(missing))
         return [self._known[pair] for pair in pairs]
 
-    def _fitted(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+    def _fitted(
+        self, texts: tuple[str, str], context: list[int], continuation: list[int]
+    ) -> tuple[list[int], list[int]]:
         room = self.context + 1 - len(continuation)  # the last token is not read
         if room < 1:
             raise InputError(f"{self.task}: an answer of {len(continuation)} tokens; the context holds {self.context}")
-        self.cut += len(context) > room
+        if len(context) > room:
+            self._cut.add(_mark(texts[0]))
         return context[-room:], continuation
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
@@ -193,14 +200,17 @@ class HarnessModel(TemplateLM):
         room = self.context - sampling.max_new_tokens
         if room < 1:
             raise InputError(f"{self.task} asks for {sampling.max_new_tokens} tokens; the context holds {self.context}")
-        ids = self._encode(prompt)
-        if len(ids) <= room:
-            return prompt
-        self.cut += 1
-        return str(self.tokenizer.decode(ids[-room:], skip_special_tokens=True))
+        ids, start, text = self._encode(prompt), 0, prompt
+        while (
+            beyond := len(self._encode(text)) - room
+        ) > 0:  # again: encoding adds special tokens, such as a first one
+            start += beyond
+            text = str(self.tokenizer.decode(ids[start:], skip_special_tokens=True))
+            self._cut.add(_mark(prompt))
+        return text
 
     def _sampled(self, prompts: Sequence[str], sampling: Sampling) -> list[str]:
-        messages = {xxhash.xxh3_64_hexdigest(prompt.encode()): prompt for prompt in prompts}
+        messages = {_mark(prompt): prompt for prompt in prompts}
         done = generate(
             self._backend,
             self._store,
@@ -219,7 +229,11 @@ class HarnessModel(TemplateLM):
         model = self._backend.facts["fingerprint"]
         keys = keys_of(model=model, task=self.task, messages=messages, protocol=protocol, k=1)
         found = {key.question: self._store.get(key) for key in keys}
-        return [found[xxhash.xxh3_64_hexdigest(prompt.encode())].text for prompt in prompts]  # type: ignore[union-attr]
+        return [found[_mark(prompt)].text for prompt in prompts]  # type: ignore[union-attr]
+
+
+def _mark(prompt: str) -> str:
+    return xxhash.xxh3_64_hexdigest(prompt.encode())
 
 
 class Likelihoods:

@@ -238,3 +238,27 @@ def test_prompts_beyond_the_context_lose_their_beginning_and_are_counted(pico, t
     with torch.no_grad():
         chances = torch.log_softmax(backend.model(ids).logits[0, -2:].double(), -1)
     assert short[0][0] == pytest.approx(float(chances[0, 7] + chances[1, 8]), rel=1e-4)
+
+
+def test_special_tokens_that_encoding_adds_count_and_a_question_is_cut_once(pico, tmp_path):
+    from tokenizers.processors import TemplateProcessing
+
+    from prism_nemo.evaluation.backends.rendering import ModelTokenizer
+    from prism_nemo.evaluation.harness import HarnessModel
+    from prism_nemo.evaluation.protocol import Prompting, Sampling
+
+    tokenizer = ModelTokenizer(pico("llama_3_1_8b"), Prompting())
+    first = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", 0)])
+    tokenizer.tokenizer.backend_tokenizer.post_processor = first
+    with GenerationStore(tmp_path / "store") as store:
+        model = HarnessModel(
+            HfBackend(pico("llama_3_1_8b")), tokenizer, store, tmp_path / "l.jsonl", task="t", context=20
+        )
+        short = model._shortened("x" * 30 + "tail", Sampling(max_new_tokens=10))
+        assert short == "x" * 5 + "tail"
+        assert len(tokenizer.encode(short)) == 10
+        assert model._shortened("fits", Sampling(max_new_tokens=10)) == "fits"
+        assert model.cut == 1
+        choices = [(("a long question", f" {choice}"), list(range(5, 60)), [choice]) for choice in (7, 8, 9)]
+        model._loglikelihood_tokens(choices)
+        assert model.cut == 2
