@@ -8,7 +8,6 @@ come (`harness`): a killed run goes on where it was.
 import dataclasses
 import importlib.metadata
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from prism_nemo.artifacts.fingerprint import file_hash, fingerprint
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation.apart import APART, Progress, gpus, see_only, side_by_side
-from prism_nemo.evaluation.averages import combine
+from prism_nemo.evaluation.averages import beside_scores, combine
 from prism_nemo.evaluation.identity import model_facts, model_files
 from prism_nemo.evaluation.leaderboards import SUITES, Task, missing_harness
 from prism_nemo.evaluation.protocol import Prompting
@@ -207,7 +206,9 @@ def retained(base: Sequence[TaskScores], tuned: Sequence[TaskScores]) -> list[Re
 def _score(values: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> Estimate:
     """Scores are at most 1 and, where they are not normalised, at least 0."""
     normalised = any(value < 0 for entry in values.values() for value in entry)
-    return combine(values, weights, lowest=-math.inf if normalised else 0, highest=1)
+    if normalised:
+        return combine(values, weights, highest=1)
+    return combine(values, weights, beside=beside_scores, lowest=0, highest=1)
 
 
 def _retained(name: str, base: Sequence[TaskScores], tuned: Sequence[TaskScores]) -> Retained:

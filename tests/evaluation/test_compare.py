@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.averages import average_weights, combine
+from prism_nemo.evaluation.averages import average, average_weights, combine
 from prism_nemo.evaluation.compare import choose_steps, compare
 from prism_nemo.evaluation.formats import FORMATS, to_terminal
 from prism_nemo.evaluation.paper import paper_scores, records
@@ -74,6 +74,14 @@ def test_an_average_of_questions_that_all_agree_is_not_certain():
     difference = cells["avg6"]["some"].difference
     assert difference.low < 0.5 < difference.high
     assert score_interval([0.0] * 30).high == pytest.approx(combine({"x": [0.0] * 30}, {"x": 1}, lowest=0).high)
+
+
+@pytest.mark.parametrize("right", [0, 2, 9, 15, 21, 28, 29, 30])
+def test_an_average_of_one_benchmark_is_its_score(right):
+    one = score("a", "aime24", [1.0] * right + [0.0] * (30 - right))
+    found, expected = average([one], {"aime24": 1.0}), score_interval(list(one.question_scores.values()))
+    assert found.value == pytest.approx(expected.value)
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=0.01), pytest.approx(expected.high, abs=0.01))
 
 
 def test_an_average_without_its_panel_does_not_exist():
