@@ -13,6 +13,7 @@ from prism_nemo.evaluation.sample import Sample
 from prism_nemo.evaluation.sampling import Backend, generate, plan
 from prism_nemo.evaluation.scoring import Score, judge, samples_of, score
 from prism_nemo.evaluation.store import GenerationStore
+from prism_nemo.verifiers import require_tools
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
     backend = _backend(model, prompting, store)
     asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
     if shard == (0, 1):
-        _check_sandbox(asked)
+        _check_tools(asked)
     _sample(backend, asked, store, seed, shard, progress)
     if shard != (0, 1):
         return []
@@ -64,7 +65,7 @@ def evaluate_checkpoint(
     model finds the GPUs free.
     """
     asked = [_asked(benchmark, k, sampling) for benchmark in benchmarks]
-    _check_sandbox(asked)
+    _check_tools(asked)
     bare = [dataclasses.replace(benchmark, problems={}) for benchmark in asked]  # sampling needs no keys and tests
     how = (model, bare, store, backend, prompting or Prompting(), seed)
     if backend in APART:
@@ -103,11 +104,8 @@ def _asked(benchmark: Benchmark, k: int | None, sampling: Sampling | None) -> Be
     return dataclasses.replace(benchmark, samples=k or benchmark.samples, sampling=sampling or benchmark.sampling)
 
 
-def _check_sandbox(benchmarks: Sequence[Benchmark]) -> None:
-    if any(benchmark.domain == "code" for benchmark in benchmarks):
-        from prism_nemo import sandbox
-
-        sandbox.require()
+def _check_tools(benchmarks: Sequence[Benchmark]) -> None:
+    require_tools(problem for benchmark in benchmarks for problem in benchmark.problems.values())
 
 
 def _sample(

@@ -10,6 +10,7 @@ enters, the caller compares outside.
 """
 
 import functools
+import shutil
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Literal
@@ -26,6 +27,7 @@ __all__ = [
     "active_mode",
     "compile_cpp",
     "require",
+    "require_compiler",
     "run",
     "run_binary",
     "run_pair",
@@ -70,11 +72,10 @@ def run(
 def compile_cpp(code: str) -> bytes | Result:
     """The program a C++17 source compiles to, or the failed compiler's result. Raises InputError without g++."""
     mode = require()
+    require_compiler()
     script = f"{' '.join(COMPILER)} >&2 && cat program"
     command = ["/bin/sh", "-c", script]
     result, output = execute(command, stdin=b"", files={"program.cpp": _encode(code)}, limits=COMPILE_LIMITS, mode=mode)
-    if "g++: not found" in result.stderr:
-        raise InputError("C++ problems need a compiler; install it with: apt-get install g++")
     return output if result.ok else result
 
 
@@ -133,6 +134,12 @@ def require() -> Mode:
     if fault:
         raise InputError(fault)
     return mode
+
+
+def require_compiler() -> None:
+    """Raises InputError, with what to do, when this machine has no C++ compiler."""
+    if shutil.which(COMPILER[0]) is None:
+        raise InputError(f"C++ problems need {COMPILER[0]}; install it with: apt-get install g++")
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from prism_nemo.verifiers.problem import (
 )
 from prism_nemo.verifiers.think import Thought, split_thought
 from prism_nemo.verifiers.verdict import Outcome, Verdict
-from prism_nemo.verifiers.verifying import verify, verify_many
+from prism_nemo.verifiers.verifying import require_tools, verify, verify_many
 
 __all__ = [
     "AssertTest",
@@ -31,6 +31,7 @@ __all__ = [
     "key_fault",
     "load_problems",
     "problem_from_row",
+    "require_tools",
     "save_problems",
     "split_thought",
     "verify",

@@ -1,7 +1,7 @@
 """One verdict per problem and completion: the verifier of the problem's domain, and what it must never do to a run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from prism_nemo.verifiers.problem import Problem
@@ -13,7 +13,7 @@ def verify(problem: Problem, completion: str, *, opened: bool = False) -> Verdic
     """Judge one completion: what follows its last `</think>`, or all of it. Never raises on a completion.
 
     `opened`: the prompt itself ended with `<think>`. The verdict does not depend on the think format; it reports it.
-    Raises InputError for a code problem when no sandbox can be had on this machine.
+    Raises InputError for a code problem when this machine has no sandbox, or no compiler for C++.
     """
     return verify_many([problem], [completion], workers=1, opened=opened)[0]
 
@@ -24,14 +24,22 @@ def verify_many(
     """`verify` for pairs, `workers` at a time (each waits for one child process), in the order given."""
     if len(problems) != len(completions):
         raise ValueError(f"{len(problems)} problems but {len(completions)} completions")
-    if any(problem.domain == "code" for problem in problems):
-        from prism_nemo import sandbox
-
-        sandbox.require()
+    require_tools(problems)
     if workers == 1 or len(problems) == 1:
         return [_verdict(*pair, opened) for pair in zip(problems, completions, strict=True)]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(_verdict, problems, completions, [opened] * len(problems)))
+
+
+def require_tools(problems: Iterable[Problem]) -> None:
+    """Raises InputError, with what to do, when this machine lacks the sandbox or compiler that these problems need."""
+    languages = {problem.language for problem in problems if problem.domain == "code"}
+    if languages:
+        from prism_nemo import sandbox
+
+        sandbox.require()
+        if "cpp" in languages:
+            sandbox.require_compiler()
 
 
 def _verdict(problem: Problem, completion: str, opened: bool) -> Verdict:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from prism_nemo.evaluation.benchmark import file_benchmarks
 from prism_nemo.evaluation.pipeline import evaluate, evaluate_checkpoint, score_store
 from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.store import GenerationStore
-from prism_nemo.verifiers import Problem, save_problems
+from prism_nemo.verifiers import Problem, StdinTest, save_problems
 
 SHORT = Sampling(temperature=1.0, max_new_tokens=6)
 
@@ -158,14 +159,26 @@ def test_every_benchmark_is_checked_before_the_first_sample(pico, problems, tmp_
 def test_programs_are_not_sampled_where_they_cannot_be_run(pico, problems, tmp_path, monkeypatch):
     from prism_nemo import sandbox
 
-    def refuse():
-        raise InputError("running code needs bwrap")
-
-    monkeypatch.setattr(sandbox, "require", refuse)
     made = counted(monkeypatch)
-    code = replace(file_benchmarks(problems)[0], domain="code")
+    maths = file_benchmarks(problems)[0]
+    tests = (StdinTest(stdin="", expected=""),)
+    programs = {
+        name: replace(problem, domain="code", answer=None, tests=tests, language="cpp")
+        for name, problem in maths.problems.items()
+    }
+    code = replace(maths, domain="code", problems=programs)
+    missing = {"require": "running code needs bwrap", "require_compiler": "C++ problems need g++"}
+
+    def refuse(message):
+        raise InputError(message)
+
+    for name, message in missing.items():
+        monkeypatch.setattr(sandbox, name, partial(refuse, message))
     with GenerationStore(tmp_path / "s") as store:
         with pytest.raises(InputError, match="needs bwrap"):
+            evaluate(HfBackend(pico("llama_3_1_8b")), code, store, k=1, sampling=SHORT)
+        monkeypatch.setattr(sandbox, "require", lambda: None)
+        with pytest.raises(InputError, match="need g"):
             evaluate(HfBackend(pico("llama_3_1_8b")), code, store, k=1, sampling=SHORT)
         assert made == []
         evaluate(HfBackend(pico("llama_3_1_8b")), code, store, k=1, sampling=SHORT, shard=(0, 2))  # scored elsewhere

@@ -10,6 +10,7 @@ from cheats import CHEATS, LIMITS, RIGHT, TESTS
 from nobody import as_nobody
 
 from prism_nemo import sandbox
+from prism_nemo.errors import InputError
 from prism_nemo.sandbox import Limits
 from prism_nemo.verifiers import AssertTest, CallTest, Problem, StdinTest, verify
 from prism_nemo.verifiers.code import program_of, same_output, same_value, verify_code
@@ -88,6 +89,17 @@ def test_cpp_answers():
     assert verify(problem, f"<think>x</think>```cpp\n{body.format('*')}\n```").correct
     assert verify(problem, body.format("+")).outcome == "wrong"
     assert verify(problem, "int main() { return }").outcome == "error"
+
+
+def test_without_a_compiler_cpp_is_refused_and_not_called_wrong(monkeypatch):
+    monkeypatch.setattr(sandbox, "COMPILER", ("/usr/bin/no-g++", *sandbox.COMPILER[1:]))
+    kinds = {"domain": "code", "prompt": "p", "source": "s", "licence": "MIT"}
+    tests = (StdinTest(stdin="", expected="42"),)
+    python, cpp = (Problem(id=name, tests=tests, language=name, **kinds) for name in ("python", "cpp"))
+    assert verify(python, "print(42)").correct
+    for judge in (lambda: verify(cpp, "int main() {}"), lambda: sandbox.compile_cpp("int main() {}")):
+        with pytest.raises(InputError, match=r"no-g\+\+; install it with: apt-get install g\+\+"):
+            judge()
 
 
 @pytest.mark.parametrize(
