@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from prism_nemo.artifacts import fingerprint
 from prism_nemo.errors import InputError
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.identity import model_facts
@@ -92,9 +93,7 @@ def measure_behaviour(
     """
     rows = []
     for path in stores:
-        if not Path(path).is_dir():
-            raise InputError(f"{path} is not there; give the folder of a generation store")
-        with GenerationStore(path) as store:
+        with _opened(path) as store:
             protocols, names = store.described("protocols"), _names(store, models)
             for benchmark in benchmarks:
                 groups = _groups(store, benchmark, k)
@@ -107,6 +106,29 @@ def measure_behaviour(
     return BehaviourReport(
         rows=rows, notes=_notes(rows, {item.name: (len(item.problems), k or item.samples) for item in benchmarks})
     )
+
+
+def _opened(path: Path) -> GenerationStore:
+    if not Path(path).is_dir():
+        raise InputError(f"{path} is not there; give the folder of a generation store")
+    return GenerationStore(path)
+
+
+def samples_mark(
+    stores: Sequence[Path], benchmarks: Sequence[Benchmark], models: Mapping[str, Path], k: int | None = None
+) -> str:
+    """Fingerprint of which samples `measure_behaviour` would look at.
+
+    Raises InputError for a store or a model that is not there.
+    """
+    found = []
+    for path in stores:
+        with _opened(path) as store:
+            marks = set(_names(store, models).values())
+            for benchmark in benchmarks:
+                keys = samples_of(benchmark, store.keys(task=benchmark.task), k or benchmark.samples)
+                found.append(sorted(key.digest for key in keys if key.model in marks))
+    return fingerprint(found)
 
 
 def _names(store: GenerationStore, models: Mapping[str, Path] | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.analysis.behaviour import Behaviour, BehaviourReport, Interval, measure_behaviour
+from prism_nemo.analysis.behaviour import Behaviour, BehaviourReport, Interval, measure_behaviour, samples_mark
 from prism_nemo.analysis.output import Output, produce
 from prism_nemo.analysis.paper import beside
 from prism_nemo.analysis.style import drawing, line_style, save_figure
@@ -35,10 +35,13 @@ def analyse_behaviour(
 ) -> dict[str, Any]:
     """`measure_behaviour` as an artifact at `out`. `paper`: beside models called base, mt and rl on MATH500.
 
-    With `models` these are the artifact's inputs and not the stores: other models' samples may join those meanwhile.
+    With `models` these and their samples are the artifact's inputs and not the stores: other models' samples may join
+    those meanwhile.
     """
     questions = {benchmark.task: sorted(benchmark.messages) for benchmark in benchmarks}
-    parameters = {"questions": questions, "k": k, "paper": paper}
+    parameters: dict[str, Any] = {"questions": questions, "k": k, "paper": paper}
+    if models:
+        parameters["samples"] = samples_mark(stores, benchmarks, models, k)
     inputs = dict(models) if models else {f"store_{number}": Path(store) for number, store in enumerate(stores)}
 
     def make() -> Output:

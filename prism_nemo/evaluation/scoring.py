@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,8 +185,8 @@ def score(
     )
 
 
-def samples_of(benchmark: Benchmark, samples: Sequence[Sample], k: int) -> list[Sample]:
-    """Those that answer the benchmark's present questions, the first k of each question."""
+def samples_of[Key: SampleKey](benchmark: Benchmark, samples: Iterable[Key], k: int) -> list[Key]:
+    """Those, or those keys, that answer the benchmark's present questions, the first k of each question."""
     from prism_nemo.evaluation.sample import prompt_hash
 
     hashes = {question: prompt_hash(message) for question, message in benchmark.messages.items()}

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -111,20 +111,28 @@ class GenerationStore:
 
     def samples(self, **where: str | int) -> list[Sample]:
         """All samples whose fields equal the given ones, e.g. `samples(model=..., task="aime24@1")`, each key once."""
+        return [from_record(record) for record in self._records(SCHEMA.names, where)]
+
+    def keys(self, **where: str | int) -> list[SampleKey]:
+        """The keys of `samples(...)`; of segments no text is read."""
+        records = self._records(["key", *KEYS], where)
+        return [SampleKey(**{name: record[name] for name in KEYS}) for record in records]
+
+    def _records(self, columns: Sequence[str], where: Mapping[str, str | int]) -> Iterable[dict[str, Any]]:
         self.refresh()
-        found: dict[str, Sample] = {}
+        found: dict[str, dict[str, Any]] = {}
         for name in sorted(self._offsets):
             with contextlib.suppress(FileNotFoundError):
                 for record in read_lines((self.folder / "logs" / f"{name}.jsonl").read_bytes())[0]:
                     if all(record[field] == value for field, value in where.items()):
-                        found.setdefault(record["key"], from_record(record))
+                        found.setdefault(record["key"], record)
         self._find_segments()
         filters = [(field, "=", value) for field, value in where.items()] or None
         for name in sorted(self._segments):
-            table = pq.read_table(self._segment(name), schema=SCHEMA, filters=filters)
+            table = pq.read_table(self._segment(name), schema=SCHEMA, columns=list(columns), filters=filters)
             for record in table.to_pylist():
-                found.setdefault(record["key"], from_record(record))
-        return list(found.values())
+                found.setdefault(record["key"], record)
+        return found.values()
 
     def refresh(self) -> None:
         """Take in what other writers appended. Logs are read before segments are listed, so nothing falls between."""

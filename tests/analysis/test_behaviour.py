@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prism_nemo.analysis.behaviour import BehaviourReport, _means, _medians, behave, measure_behaviour
-from prism_nemo.analysis.behaviour_output import behaviour_output
+from prism_nemo.analysis.behaviour_output import analyse_behaviour, behaviour_output
 from prism_nemo.analysis.output import write
 from prism_nemo.errors import InputError
-from prism_nemo.evaluation.benchmark import file_benchmarks
+from prism_nemo.evaluation.benchmark import Benchmark, file_benchmarks
 from prism_nemo.evaluation.identity import model_facts
 from prism_nemo.evaluation.protocol import Prompting, Protocol, Sampling
 from prism_nemo.evaluation.sample import Sample, prompt_hash
@@ -117,7 +117,7 @@ def test_the_papers_row_stands_beside_its_own_benchmark_only():
 def sampled(folder: Path, name: str, count: int, k: int = 1) -> Path:
     """A model folder and its samples of `count` questions in a store, none of them right."""
     model = folder / name
-    model.mkdir()
+    model.mkdir(exist_ok=True)
     (model / "config.json").write_text('{"model_type": "llama"}')
     (model / "tokenizer.json").write_text(f'"{name}"')
     (model / "model.safetensors").write_bytes(name.encode())
@@ -136,11 +136,16 @@ def sampled(folder: Path, name: str, count: int, k: int = 1) -> Path:
     return model
 
 
-def test_only_the_models_asked_for_by_their_names(tmp_path):
+def sums(folder: Path, samples: int) -> list[Benchmark]:
+    """Four questions."""
     problem = {"domain": "math", "source": "test", "licence": "CC0-1.0"}
     rows = [{"id": f"q{q}", "prompt": f"{q}+1=", "answer": str(q + 1), **problem} for q in range(4)]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = file_benchmarks(tmp_path / "sums.jsonl", samples=2)
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file_benchmarks(folder / "sums.jsonl", samples=samples)
+
+
+def test_only_the_models_asked_for_by_their_names(tmp_path):
+    asked = sums(tmp_path, samples=2)
     base, other = sampled(tmp_path, "a", 4, k=2), sampled(tmp_path, "b", 3, k=2)
     stores = [tmp_path / "store"]
     found = measure_behaviour(stores, asked, models={"mt": other, "base": base})
@@ -151,3 +156,18 @@ def test_only_the_models_asked_for_by_their_names(tmp_path):
     unknown = sampled(tmp_path / "c", "c", 1)
     with pytest.raises(InputError, match="no samples of rl for sums_math@file"):
         measure_behaviour(stores, asked, models={"base": base, "rl": unknown})
+
+
+def test_samples_that_joined_meanwhile_make_it_another_result(tmp_path):
+    """But not those of other models, nor those beyond k."""
+    asked, store = sums(tmp_path, samples=1), [tmp_path / "store"]
+    models = {"base": sampled(tmp_path, "a", 2)}
+    half = analyse_behaviour(tmp_path / "out", store, asked, models=models)
+    sampled(tmp_path, "b", 4)
+    sampled(tmp_path, "a", 2, k=2)
+    assert analyse_behaviour(tmp_path / "out", store, asked, models=models) == half
+    sampled(tmp_path, "a", 4)
+    with pytest.raises(InputError, match=r"out was made differently: samples: .* --force"):
+        analyse_behaviour(tmp_path / "out", store, asked, models=models)
+    whole = analyse_behaviour(tmp_path / "out", store, asked, models=models, force=True)
+    assert [entry["rows"][0]["samples"] for entry in (half, whole)] == [2, 4]
