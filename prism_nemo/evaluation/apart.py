@@ -17,20 +17,14 @@ APART = ("vllm",)
 """Backends that hold a GPU until their process ends."""
 
 
-def apart[Result](
-    work: Callable[..., Result], *arguments: Any, progress: Progress = lambda what, done, total: None
-) -> Result:
-    """`work(*arguments, progress=...)` in a new process, which ends with this one.
-
-    `work` is a module's function. Raises its PrismError, and PrismError when it fails otherwise or is killed.
-    """
-    return side_by_side(work, [arguments], progress=progress)[0]
-
-
 def side_by_side[Result](
     work: Callable[..., Result], calls: Sequence[Sequence[Any]], *, progress: Progress = lambda what, done, total: None
 ) -> list[Result]:
-    """`apart` for several arguments at once, a process each; `progress` is told the sums. The first error ends all."""
+    """`work(*arguments, progress=...)` for each of `calls` at once, in new processes that end with this one.
+
+    Returns the results in order. `work` is a module's function; `progress` is told the sums. The first error ends all:
+    its PrismError is raised, and PrismError when one fails otherwise or is killed.
+    """
     context = multiprocessing.get_context("spawn")
     children: dict[Connection, Any] = {}
     try:

@@ -16,7 +16,7 @@ class SampleKey:
     """What a sample is a sample of: the same key is never sampled twice, another model or prompt is another key."""
 
     model: str
-    """Fingerprint of weights, config and tokenizer (see `identity.model_fingerprint`)."""
+    """Fingerprint of weights, config and tokenizer (see `identity.model_facts`)."""
     task: str
     """Benchmark and version, e.g. "aime24@1"."""
     question: str

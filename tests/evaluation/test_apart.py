@@ -9,7 +9,7 @@ import time
 import pytest
 
 from prism_nemo.errors import InputError, PrismError
-from prism_nemo.evaluation.apart import apart, side_by_side
+from prism_nemo.evaluation.apart import side_by_side
 
 
 def double(number, *, progress):
@@ -53,7 +53,7 @@ def wait_for(check):
 
 def test_results_and_progress_come_back_from_another_process():
     said = []
-    found, pid = apart(double, 21, progress=lambda *words: said.append(words))
+    ((found, pid),) = side_by_side(double, [[21]], progress=lambda *words: said.append(words))
     assert (found, said) == (42, [("half", 1, 2)])
     assert pid != os.getpid()
     assert gone(pid)
@@ -92,14 +92,15 @@ def test_an_error_of_one_ends_all(tmp_path):
 )
 def test_errors_come_back(work, error, message):
     with pytest.raises(error, match=message):
-        apart(work)
+        side_by_side(work, [[]])
 
 
 def test_it_ends_with_the_process_that_started_it_and_takes_its_own_along(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "from pathlib import Path\nimport test_apart\nfrom prism_nemo.evaluation.apart import apart\n"
-        f"if __name__ == '__main__': apart(test_apart.start_and_wait, Path({str(tmp_path / 'pids')!r}))\n"
+        "from pathlib import Path\nimport test_apart\nfrom prism_nemo.evaluation.apart import side_by_side\n"
+        "if __name__ == '__main__': "
+        f"side_by_side(test_apart.start_and_wait, [[Path({str(tmp_path / 'pids')!r})]])\n"
     )
     (tmp_path / "main.py").write_text(code)
     parent = subprocess.Popen([sys.executable, str(tmp_path / "main.py")])
