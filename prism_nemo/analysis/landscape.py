@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts import fingerprint, path_fingerprint
-from prism_nemo.checkpoints.hf_folder import open_hf
+from prism_nemo.checkpoints.hf_folder import carried_files, open_hf
 from prism_nemo.checkpoints.merge import Weights as MergeWeights
 from prism_nemo.checkpoints.merge import blend, coefficients, open_models
 from prism_nemo.errors import InputError
@@ -153,7 +153,7 @@ def merge_into(folder: Path, folders: Sequence[Path], weights: Sequence[float]) 
     blend(models, folder, coefficients("linear", given, len(models), any_sum=True))
     first = open_hf(folders[0])
     (folder / "config.json").write_text(json.dumps(first.config, indent=2) + "\n")
-    for file in first.carried_files():
+    for file in carried_files(first.path):
         shutil.copyfile(file, folder / file.name)
 
 

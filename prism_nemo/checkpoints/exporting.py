@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from prism_nemo.artifacts import Request, is_up_to_date, publish
-from prism_nemo.checkpoints.hf_folder import DTYPES, Planned, open_hf, write_sharded
+from prism_nemo.artifacts import Request, fingerprint, is_up_to_date, path_fingerprint, publish
+from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Planned, carried_files, open_hf, write_sharded
 from prism_nemo.checkpoints.importing import TENSORS, addressed, digest
 from prism_nemo.checkpoints.memory import keep_freed_memory
 from prism_nemo.checkpoints.scaled import level_for, prove_scaled
@@ -46,7 +46,7 @@ def export_hf(
     folder = find_iteration(checkpoint)
     reference = find_reference(checkpoint, folder) if reference is None else Path(reference).resolve()
     read_config(reference)
-    parameters = {"proof": proof, "max_shard_bytes": max_shard_bytes}
+    parameters = {"proof": proof, "max_shard_bytes": max_shard_bytes, **carried_marks(reference)}
     request = Request(
         kind="hf_checkpoint", parameters=parameters, inputs={"checkpoint": folder, "config": reference / "config.json"}
     )
@@ -56,6 +56,13 @@ def export_hf(
     with publish(out, request) as draft:
         draft.metrics |= call_local(run_export, folder, reference, draft.path, proof, max_shard_bytes)
     return out
+
+
+def carried_marks(reference: Path) -> dict[str, str]:
+    """Fingerprints of what an export takes from its reference besides config.json."""
+    marks = {f"reference/{file.name}": path_fingerprint(file) for file in carried_files(reference)}
+    dtypes = {name: NAMES[dtype] for name, dtype in reference_dtypes(reference).items()}
+    return marks | {"reference/dtypes": fingerprint(dtypes)}
 
 
 def find_reference(checkpoint: Path, folder: Path) -> Path:
@@ -175,12 +182,10 @@ def carry_back(reference: Path, out: Path, plan: list[Planned]) -> None:
 
     Where the reference has no weights whose dtypes were kept, config.json names the dtype that most of `plan` has.
     """
-    from prism_nemo.checkpoints.hf_folder import HfFolder
-
     shutil.copyfile(reference / "config.json", out / "config.json")
     if not reference_dtypes(reference):
         _name_dtype(out / "config.json", plan)
-    for file in HfFolder(path=reference, config={}, entries={}).carried_files():
+    for file in carried_files(reference):
         shutil.copyfile(file, out / file.name)
 
 

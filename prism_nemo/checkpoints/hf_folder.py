@@ -96,9 +96,10 @@ class HfFolder:
         """Bytes of all tensors."""
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def carried_files(self) -> list[Path]:
-        """Tokenizer, generation configuration and their like, sorted."""
-        return sorted({file for pattern in CARRIED for file in self.path.glob(pattern) if file.is_file()})
+
+def carried_files(directory: Path) -> list[Path]:
+    """Tokenizer, generation configuration and their like, sorted."""
+    return sorted({file for pattern in CARRIED for file in directory.glob(pattern) if file.is_file()})
 
 
 def canonical(name: str) -> str:

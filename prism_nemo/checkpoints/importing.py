@@ -13,7 +13,7 @@ import torch
 import xxhash
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish
-from prism_nemo.checkpoints.hf_folder import NAMES, HfFolder, open_hf, raw_bytes
+from prism_nemo.checkpoints.hf_folder import NAMES, HfFolder, carried_files, open_hf, raw_bytes
 from prism_nemo.checkpoints.memory import keep_freed_memory
 from prism_nemo.checkpoints.scaled import level_for, prove_scaled
 from prism_nemo.errors import InputError, PrismError
@@ -152,7 +152,7 @@ def carry(source: HfFolder, target: Path) -> None:
     """config.json as it is, tokenizer and generation configuration, and the list of tensors with their dtypes."""
     target.mkdir()
     shutil.copyfile(source.path / "config.json", target / "config.json")
-    for file in source.carried_files():
+    for file in carried_files(source.path):
         shutil.copyfile(file, target / file.name)
     tensors = {name: [NAMES[entry.dtype], list(entry.shape)] for name, entry in sorted(source.entries.items())}
     (target / TENSORS).write_text(json.dumps(tensors, indent=0) + "\n")

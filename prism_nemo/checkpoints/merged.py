@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
-from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder
+from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, carried_files
 from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models, refuse_dtype
 from prism_nemo.checkpoints.merged_megatron import merge_megatron
 from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
@@ -123,7 +123,7 @@ def _write_config(first: HfFolder, out: Path, dtype: str | None, changes: Mappin
         config.pop("dtype", None)
         config["torch_dtype"] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for file in first.carried_files():
+    for file in carried_files(first.path):
         shutil.copyfile(file, out / file.name)
 
 

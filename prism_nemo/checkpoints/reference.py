@@ -18,7 +18,7 @@ import torch.nn.functional as F
 def load_hf(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The transformers model of a directory, in eval mode; no remote code.
 
-    Pickled weights only where there are no others, and as plain tensors: whether they may be read is `open_hf`'s matter.
+    Pickled weights only where there are no others, and as plain tensors; whether they may be read, `open_hf` has said.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -215,6 +215,23 @@ def test_a_reference_without_weights_gets_the_dtype_of_the_checkpoint(make, tmp_
     assert json.loads((out / "config.json").read_text()) == config
 
 
+def test_a_reference_whose_files_changed_makes_another_export(make, tmp_path):
+    megatron = import_hf(make(), tmp_path / "megatron", proof="none")
+    template, tensors = megatron / "hf/chat_template.jinja", megatron / "hf/tensors.json"
+    template.write_text("first")
+    out = export_hf(megatron, tmp_path / "out", proof="none")
+    assert export_hf(megatron, out, proof="none") == out
+    template.write_text("second")
+    with pytest.raises(InputError, match=r"made differently: reference/chat_template\.jinja: '\w+' -> '\w+'; --force"):
+        export_hf(megatron, out, proof="none")
+    template.write_text("first")
+    tensors.write_text(tensors.read_text().replace("F32", "BF16"))
+    with pytest.raises(InputError, match="made differently: reference/dtypes"):
+        export_hf(megatron, out, proof="none")
+    export_hf(megatron, out, proof="none", force=True)
+    assert {entry.dtype for entry in open_hf(out).entries.values()} == {torch.bfloat16}
+
+
 def test_output_directories(make, tmp_path):
     hf, out = make(), tmp_path / "out"
     out.mkdir()
