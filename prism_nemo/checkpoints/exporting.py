@@ -67,10 +67,18 @@ def carried_marks(reference: Path) -> dict[str, str]:
 
 def find_reference(checkpoint: Path, folder: Path) -> Path:
     """The `hf/` folder in or beside a checkpoint. Raises InputError when there is none."""
-    for place in (checkpoint / "hf", folder / "hf", folder.parent / "hf"):
-        if (place / "config.json").is_file():
-            return place
-    raise InputError(f"{checkpoint} carries no Hugging Face config.json; name the base's directory with --reference")
+    found = carried_reference(checkpoint, folder)
+    if found is None:
+        raise InputError(
+            f"{checkpoint} carries no Hugging Face config.json; name the base's directory with --reference"
+        )
+    return found
+
+
+def carried_reference(checkpoint: Path, folder: Path) -> Path | None:
+    """The same, or None. `folder`: the checkpoint's `iter_*`."""
+    places = (checkpoint / "hf", folder / "hf", folder.parent / "hf")
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def run_export(folder: Path, reference: Path, out: Path, proof: str, max_shard_bytes: int) -> dict[str, Any]:

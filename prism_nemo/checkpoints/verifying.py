@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from prism_nemo.checkpoints.exporting import find_reference
+from prism_nemo.checkpoints.exporting import carried_reference, find_reference
 from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, open_hf
 from prism_nemo.checkpoints.importing import digest
 from prism_nemo.checkpoints.scaled import level_for, prove_scaled
@@ -43,7 +43,7 @@ def verify(a: Path, b: Path, *, proof: str = "auto") -> Comparison:
     """Compare two checkpoints tensor by tensor, and run them (see `import_hf` for `proof`).
 
     Tensors are compared under their Hugging Face names. Streams; needs no second copy in memory. A Megatron
-    checkpoint takes its config.json from the other side or from the `hf/` beside it. Raises InputError for a path
+    checkpoint takes its config.json from the other side or from the `hf/` beside either. Raises InputError for a path
     that is no checkpoint, PrismError when the weights are equal but the models compute differently.
     """
     from prism_nemo.engine.local import call_local
@@ -103,7 +103,12 @@ def _config_of(a: Path, b: Path) -> Path:
     for path in (a, b):
         if not is_megatron(path):
             return path
-    return find_reference(a, find_iteration(a))
+    found = [place for path in (a, b) if (place := carried_reference(path, find_iteration(path)))]
+    if not found:
+        raise InputError(
+            f"neither {a} nor {b} carries a Hugging Face config.json; compare each with a Hugging Face directory"
+        )
+    return found[0]
 
 
 def _open(path: Path, config: Path) -> dict[str, Callable[[], torch.Tensor]]:

@@ -232,6 +232,16 @@ def test_a_reference_whose_files_changed_makes_another_export(make, tmp_path):
     assert {entry.dtype for entry in open_hf(out).entries.values()} == {torch.bfloat16}
 
 
+def test_two_megatron_checkpoints_of_which_one_says_what_it_is(make, tmp_path):
+    described = import_hf(make(), tmp_path / "described", proof="none")
+    bare = shutil.copytree(described, tmp_path / "bare", ignore=shutil.ignore_patterns("hf"))
+    assert verify(bare, described, proof="none").equal
+    assert verify(described, bare, proof="none").equal
+    with pytest.raises(InputError, match=r"neither .* carries a Hugging Face config\.json; compare") as error:
+        verify(bare, bare, proof="none")
+    assert "--reference" not in str(error.value)
+
+
 def test_output_directories(make, tmp_path):
     hf, out = make(), tmp_path / "out"
     out.mkdir()
