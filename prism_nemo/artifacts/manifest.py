@@ -15,6 +15,8 @@ from prism_nemo.errors import InputError
 MANIFEST = "artifact.json"
 CARD = "README.md"
 """A note on an artifact, no part of its content: written and mended after it was made."""
+SIGNATURE = "Made by prism_nemo"
+"""In every card of ours: one without it was written by somebody else and is left alone."""
 REQUEST = ".request.json"
 """In a draft: the fingerprint of what it was asked to become."""
 FORMAT_VERSION = 1

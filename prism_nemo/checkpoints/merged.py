@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
+from prism_nemo.artifacts.manifest import CARD, SIGNATURE
 from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, carried_files
 from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models, refuse_dtype
 from prism_nemo.checkpoints.merged_megatron import merge_megatron
@@ -53,7 +54,7 @@ def merge(
         metrics: dict[str, Any] = {"bytes": blend(folders, target, weigh, dtype=dtype, threads=threads)}
         differences = config_differences(folders)
         _write_config(folders[0], target, dtype, config_changes or {})
-        (target / "README.md").write_text(model_card(models, method, weights, dtype, differences))
+        (target / CARD).write_text(model_card(models, method, weights, dtype, differences))
         return metrics | ({"config_differences": differences} if differences else {})
 
     through_hf = any(is_megatron(path) for path in paths)
@@ -138,7 +139,7 @@ def model_card(
     if dtype:
         recipe["dtype"] = dtype
     lines = ["---", "library_name: transformers", "tags: [merge]", "---", "", f"# Merge of {' and '.join(names)}", ""]
-    lines += ["Sums in fp64, each element rounded once. Configuration and tokenizer are the base's.", ""]
+    lines += [f"{SIGNATURE}. Sums in fp64, each element rounded once. Configuration and tokenizer are the base's.", ""]
     lines += ["```yaml", yaml.safe_dump(recipe, sort_keys=False).rstrip(), "```", ""]
     lines += [*(f"- {line}" for line in ("Configurations differ:", *differences)), ""] if differences else []
     return "\n".join(lines)

@@ -1,16 +1,15 @@
 """Merges with Megatron checkpoints among the models: converted, merged as Hugging Face directories, converted back."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.checkpoints.exporting import export_hf, find_reference
+from prism_nemo.artifacts.manifest import CARD
+from prism_nemo.checkpoints.exporting import carried_reference, export_hf
 from prism_nemo.checkpoints.importing import import_into
 from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
-from prism_nemo.errors import InputError
 
 SCRATCH = "converted"
 """Folder of the draft that holds the models in Hugging Face's format until the merge is written."""
@@ -41,7 +40,7 @@ def merge_megatron(
         merged.mkdir()
         metrics = write(hf, merged)
         metrics |= import_into(merged, draft)
-        os.rename(merged / "README.md", draft / "README.md")
+        os.rename(merged / CARD, draft / CARD)
     shutil.rmtree(scratch)
     return metrics
 
@@ -50,6 +49,4 @@ def _configuration(model: Path) -> Path | None:
     """The Hugging Face directory that says what a model is; None for a Megatron checkpoint that carries none."""
     if not is_megatron(model):
         return model
-    with contextlib.suppress(InputError):
-        return find_reference(model, find_iteration(model))
-    return None
+    return carried_reference(model, find_iteration(model))

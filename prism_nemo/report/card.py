@@ -16,8 +16,6 @@ from prism_nemo.report.run import Run, label
 
 CARDS = ("mt", "rl", "rl_base", "merge", "long_context_hf", "long_context_attention_hf")
 """Stages whose artifact is a Hugging Face directory that a run trained."""
-SIGNATURE = "Made by prism_nemo"
-"""In every card: one without it was written by somebody else and is left alone."""
 
 
 def model_card(run: Run, stage: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prism_nemo.artifacts import Request, publish
-from prism_nemo.artifacts.manifest import CARD
+from prism_nemo.artifacts.manifest import CARD, SIGNATURE
 from prism_nemo.errors import InputError
-from prism_nemo.report.card import CARDS, SIGNATURE, model_card
+from prism_nemo.report.card import CARDS, model_card
 from prism_nemo.report.compare import names
 from prism_nemo.report.facts import facts
 from prism_nemo.report.page import Page, html, markdown, sections_of

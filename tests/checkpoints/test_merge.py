@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_nemo.artifacts import read_manifest
+from prism_nemo.artifacts.manifest import SIGNATURE
 from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
 from prism_nemo.checkpoints.components import canonical_name
 from prism_nemo.checkpoints.hf_folder import Planned, open_hf, write_sharded
@@ -190,6 +191,7 @@ def test_a_tied_head_is_written_once_and_files_go_along(tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     recipe = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
     assert recipe == {"method": "linear", "base": base.name, "models": ["head"], "weights": [0.85]}
+    assert SIGNATURE in card, "the report of a run may put its own in its place"
     manifest = read_manifest(tmp_path / "out")
     assert [entry.name for entry in manifest.inputs] == ["base", "model_1"]
     assert metrics["bytes"] == sum(tensor.nbytes for tensor in load(tmp_path / "out").values())
