@@ -5,7 +5,6 @@ on the hub, `model.` in memory; `embeddings`, and `embedding` as transformers 5.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -88,20 +87,19 @@ def pieces(name: str, shape: tuple[int, ...], elements: int) -> list[Piece]:
 
 def canonical_tensors(checkpoint: HfFolder) -> dict[str, Entry]:
     """Tensors by canonical name, without the copy of a tied head. Raises InputError when that is no copy."""
-    found: Mapping[str, Entry] = {canonical_name(name): info for name, info in checkpoint.entries.items()}
-    heads = _tied_copies(found, checkpoint)
-    return {name: info for name, info in found.items() if name not in heads}
-
-
-def _tied_copies(found: Mapping[str, Entry], checkpoint: HfFolder) -> set[str]:
-    embedding = next((info.name for name, info in found.items() if component(name) == "embedding"), None)
-    if embedding is None or not checkpoint.config.get("tie_word_embeddings"):
-        return set()
-    heads = {name: info.name for name, info in found.items() if component(name) == "lm_head"}
-    for head in heads.values():
-        if not torch.equal(checkpoint.read(head), checkpoint.read(embedding)):
+    found = {canonical_name(name): info for name, info in checkpoint.entries.items()}
+    both = head_and_embedding(checkpoint)
+    if both and checkpoint.config.get("tie_word_embeddings"):
+        if not torch.equal(*map(checkpoint.read, both)):
             raise InputError(
-                f"{checkpoint.path}: {head} is tied to {embedding} in config.json, but has other weights; "
+                f"{checkpoint.path}: {both[0]} is tied to {both[1]} in config.json, but has other weights; "
                 "set tie_word_embeddings to false if it is a head of its own"
             )
-    return set(heads)
+        del found[canonical_name(both[0])]
+    return found
+
+
+def head_and_embedding(checkpoint: HfFolder) -> tuple[str, str] | None:
+    """The names of the output layer and of the embedding, where both are stored."""
+    names = {component(name): name for name in checkpoint.entries}
+    return (names["lm_head"], names["embedding"]) if {"lm_head", "embedding"} <= names.keys() else None

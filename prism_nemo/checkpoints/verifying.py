@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from prism_nemo.checkpoints.components import head_and_embedding
 from prism_nemo.checkpoints.exporting import carried_reference, find_reference
 from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, open_hf
 from prism_nemo.checkpoints.importing import digest
@@ -139,10 +140,9 @@ def _open(path: Path, config: Path) -> dict[str, Callable[[], torch.Tensor]]:
 
 def _tied_copy(folder: HfFolder) -> str | None:
     """The name of a tied head that is stored beside the embedding it equals; the other side may well have it once."""
-    if not folder.config.get("tie_word_embeddings") or "lm_head.weight" not in folder.entries:
-        return None
-    embedding = next(name for name in folder.entries if name.endswith(("embed_tokens.weight", "embeddings.weight")))
-    return "lm_head.weight" if torch.equal(folder.read("lm_head.weight"), folder.read(embedding)) else None
+    both = head_and_embedding(folder)
+    tied = both and folder.config.get("tie_word_embeddings") and torch.equal(*map(folder.read, both))
+    return both[0] if both and tied else None
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
