@@ -1,6 +1,7 @@
 """What makes a recipe impossible, found when it is resolved: before anything starts."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from prism_nemo.errors import InputError
@@ -8,7 +9,7 @@ from prism_nemo.models.facts import Shape, base_shape, shape
 from prism_nemo.models.limits import check_parallel
 from prism_nemo.models.megatron_names import parameter_names
 from prism_nemo.models.pico import pico_config
-from prism_nemo.recipe.parts import LongContext, Parallel, Training
+from prism_nemo.recipe.parts import Data, LongContext, Parallel, Training
 from prism_nemo.recipe.recipe import Recipe
 from prism_nemo.recipe.reinforcement import check_rl
 
@@ -19,13 +20,8 @@ def check(recipe: Recipe) -> None:
     check_parallel(
         model_shape(recipe), tensor=layout.tensor, pipeline=layout.pipeline, context=layout.context, name=recipe.name
     )
-    if layout.world % layout.model_ranks:
-        raise InputError(
-            f"parallel: {layout.world} ranks (nodes x devices_per_node) are not divided by "
-            f"tensor x pipeline x context = {layout.model_ranks}"
-        )
-    if layout.processes < 1:
-        raise InputError(f"parallel.processes={layout.processes} must be at least 1")
+    _check_at_least_one("parallel", layout, ("nodes", "processes", "devices_per_node"))
+    _check_ranks("parallel", layout)
     if layout.devices_per_node is None and recipe.precision not in ("fp32", "bf16"):
         raise InputError(f"precision {recipe.precision} needs a GPU; {recipe.name} trains on CPUs: use fp32 or bf16")
     for name in ("pretrain", "midtrain", "long_context"):
@@ -35,6 +31,9 @@ def check(recipe: Recipe) -> None:
     if recipe.long_context is not None:
         _check_long_context(recipe.long_context, model_shape(recipe))
     check_rl(recipe.rl)
+    if recipe.rl.engine == "trl" and recipe.rl.dynamic_sampling:
+        raise InputError("rl.dynamic_sampling: TRL has none; set it to false, or rl.engine=nemo_rl")
+    _check_tokenizer(recipe.data)
     if recipe.merge and not 0 <= recipe.merge.weight <= 1:
         raise InputError(f"merge.weight={recipe.merge.weight} must lie between 0 (base) and 1 (mid-trained)")
 
@@ -47,7 +46,42 @@ def model_shape(recipe: Recipe) -> Shape:
     return shape(config)
 
 
+def _check_at_least_one(name: str, part: Parallel | Training, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        value = getattr(part, key)
+        if value is not None and value < 1:
+            raise InputError(f"{name}.{key}={value} must be at least 1")
+
+
+def _check_ranks(name: str, layout: Parallel) -> None:
+    if layout.world % layout.model_ranks:
+        raise InputError(
+            f"{name}: {layout.world} ranks (nodes x devices_per_node) are not divided by "
+            f"tensor x pipeline x context = {layout.model_ranks}"
+        )
+
+
+def _check_tokenizer(data: Data) -> None:
+    folder = Path(data.tokenizer)
+    known = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    if data.tokenizer and not data.vocab_size and not known:
+        raise InputError(
+            f"data.tokenizer={data.tokenizer} is no folder with a tokenizer.json or tokenizer.model; download one and "
+            "name its folder, or leave it out for the base model's own"
+        )
+
+
+def _check_numbers(name: str, part: Training) -> None:
+    _check_at_least_one(name, part, ("seq_length", "global_batch", "micro_batch", "keep_last", "log_every"))
+    for key in ("learning_rate", "warmup_steps", "weight_decay", "clip_grad", "save_every_tokens", "keep_every_tokens"):
+        if getattr(part, key) < 0:
+            raise InputError(f"{name}.{key}={getattr(part, key)} must not be negative")
+    if not 0 <= part.final_learning_rate <= 1:
+        raise InputError(f"{name}.final_learning_rate={part.final_learning_rate} must lie between 0 and 1 (the peak)")
+
+
 def _check_training(name: str, part: Training, recipe: Recipe) -> None:
+    _check_numbers(name, part)
     per_step = part.seq_length * part.global_batch
     if part.tokens < per_step:
         raise InputError(f"{name}.tokens={part.tokens:,} is less than one step of {per_step:,} tokens; raise it")
@@ -60,6 +94,7 @@ def _check_training(name: str, part: Training, recipe: Recipe) -> None:
     check_parallel(
         model_shape(recipe), tensor=layout.tensor, pipeline=layout.pipeline, context=context, name=recipe.name
     )
+    _check_ranks(name, layout)
     if part.global_batch % (part.micro_batch * copies):
         raise InputError(
             f"{name}.global_batch={part.global_batch} is not divided by {name}.micro_batch x data-parallel copies = "

@@ -35,7 +35,7 @@ class Data:
     rehearsal: bool = False
     """Draw each domain's share from the text of this machine (see `prism_nemo.data.rehearsal`), nothing downloaded."""
     tokenizer: str = ""
-    """Hugging Face id or directory; empty: the base model's own, or one trained on the spot in a rehearsal."""
+    """Directory of a Hugging Face tokenizer; empty: the base model's own, or one trained on the spot in a rehearsal."""
     vocab_size: int = 0
     """Entries of the tokenizer that a rehearsal trains; 0: no tokenizer is trained."""
     validation_tokens: int = 10_000_000

@@ -68,6 +68,14 @@ def test_a_recipe_for_gpus_does_not_begin_without_any(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").glob("*/*")) == [] if (tmp_path / "runs").exists() else True
 
 
+def test_nemo_rl_does_not_begin_without_a_cluster(tmp_path: Path) -> None:
+    """It was found at its own stage, after the training of its model, and the working directory was hashed for it."""
+    result = prism("run", "tiny_dense", "rl.engine=nemo_rl", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "stage rl runs in NeMo-RL on a cluster: --run PROFILE submits it" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path) -> None:
     result = prism("run", "tiny_dense", "--dry-run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

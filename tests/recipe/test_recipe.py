@@ -146,6 +146,15 @@ def test_processes_without_gpus_are_as_many_as_the_batch_has_work_for(overrides,
         (["long_context.overlap=511"], "long_context.overlap=511 must lie between 0 and seq_length - 2 = 510"),
         (["long_context.rope_base=0"], "long_context.rope_base=0.* must be above 1"),
         (["long_context.rope_scaling=yarn", "long_context.rope_factor=1"], "long_context.rope_factor=1.* above 1"),
+        (["midtrain.global_batch=0"], "midtrain.global_batch=0 must be at least 1"),
+        (["midtrain.micro_batch=0"], "midtrain.micro_batch=0 must be at least 1"),
+        (["midtrain.seq_length=0"], "midtrain.seq_length=0 must be at least 1"),
+        (["pretrain.warmup_steps=-1"], "pretrain.warmup_steps=-1 must not be negative"),
+        (["long_context.keep_last=0"], "long_context.keep_last=0 must be at least 1"),
+        (["long_context.log_every=0"], "long_context.log_every=0 must be at least 1"),
+        (["long_context.keep_every_tokens=-1"], "long_context.keep_every_tokens=-1 must not be negative"),
+        (["long_context.final_learning_rate=2"], "long_context.final_learning_rate=2.0 must lie between 0 and 1"),
+        (["rl.dynamic_sampling=true"], "rl.dynamic_sampling: TRL has none"),
     ],
 )
 def test_impossible_recipes_are_refused(overrides: list[str], words: str) -> None:
@@ -162,6 +171,24 @@ def test_a_trainings_own_context_parallel_is_named() -> None:
     changes = ["long_context.seq_length=131074", "long_context.tokens=2B"]
     with pytest.raises(InputError, match=r"not divided by 2 x long_context\.context = 16; use 131072 or 131088"):
         check(override(load_recipe("llama_3_1_8b"), changes))
+
+
+def test_ranks_are_divided_by_every_trainings_own_layout() -> None:
+    changes = ["parallel.nodes=5", "midtrain.global_batch=160"]
+    with pytest.raises(InputError, match=r"long_context: 40 ranks .* context = 16"):
+        check(override(load_recipe("granite_4_0_micro"), changes))
+    with pytest.raises(InputError, match=r"parallel\.nodes=0 must be at least 1"):
+        check(override(load_recipe("granite_4_0_micro"), ["parallel.nodes=0"]))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_a_tokenizer_of_ones_own_is_a_folder(tmp_path: Path, name: str) -> None:
+    recipe = override(load_recipe("llama_3_1_8b"), [f"data.tokenizer={tmp_path}"])
+    for wrong in (recipe, override(recipe, ["data.tokenizer=meta-llama/Llama-3.1-8B"])):
+        with pytest.raises(InputError, match=r"is no folder with a tokenizer\.json or tokenizer\.model"):
+            check(wrong)
+    (tmp_path / name).touch()
+    check(recipe)
 
 
 def test_broken_recipe_files_say_what_is_wrong(tmp_path: Path) -> None:
