@@ -4,14 +4,19 @@ import dataclasses
 from typing import Any
 
 from prism_nemo.models.facts import base_shape
-from prism_nemo.recipe.parts import Training
+from prism_nemo.recipe.parts import LongContext, Training
+from prism_nemo.recipe.presets import in_proportion, with_buffer
 from prism_nemo.recipe.recipe import Recipe
+from prism_nemo.recipe.reinforcement import shortened
 
 SEQ_LENGTH = 128
 LONG_LENGTH = 512
 """Of the base, which mid-training's sequences make it forget, and of long-context training."""
 LEARNING_RATE = 3e-3
 VOCAB_SIZE = 512
+RL_STEPS = 16
+NEW_TOKENS = 40
+"""Of a response."""
 SIZES = {"hidden": 96, "layers": 3, "heads": 4, "ffn": 288, "init_std": 0.09, "chunk": 64}
 """Of the pico model; `prism_nemo.models.pico` fills in the rest of the family's structure."""
 
@@ -30,7 +35,7 @@ def _hybrid(small: Recipe) -> Recipe:
     return small.with_(
         pretrain=_long(small.midtrain, tokens=150_000),
         midtrain=_scaled(small.midtrain, tokens=1_200_000),
-        long_context=small.long_context and _long(small.long_context, tokens=60_000),
+        long_context=small.long_context and _packed(small.long_context, tokens=60_000),
         rl={"prompts_per_step": 12, "learning_rate": 2e-4},
         evaluate={"problems_per_domain": 32, "samples_per_problem": 4},
         analyze={"cka_inputs": 60},
@@ -49,15 +54,19 @@ def _dense(recipe: Recipe) -> Recipe:
         },
         pretrain=_long(recipe.midtrain, tokens=250_000),
         midtrain=_scaled(recipe.midtrain, tokens=1_600_000),
-        long_context=recipe.long_context and _long(recipe.long_context, tokens=100_000),
+        long_context=recipe.long_context and _packed(recipe.long_context, tokens=100_000),
         rl={
             "engine": "trl",
-            "steps": 16,
+            "steps": RL_STEPS,
+            "stages": shortened(recipe.rl, RL_STEPS),
+            "warmup_steps": in_proportion(recipe.rl.warmup_steps, recipe.rl.steps, RL_STEPS),
             "prompts_per_step": 16,
             "samples_per_prompt": 8,
             "max_tokens": SEQ_LENGTH,
-            "max_new_tokens": 40,
+            "max_new_tokens": NEW_TOKENS,
             "learning_rate": 1e-4,
+            "dynamic_sampling": False,
+            "rewards": with_buffer(recipe.rl.rewards, recipe.rl.max_new_tokens, NEW_TOKENS),
             "save_every": 4,
         },
         evaluate={
@@ -65,7 +74,7 @@ def _dense(recipe: Recipe) -> Recipe:
             "backend": "hf",
             "problems_per_domain": 40,
             "samples_per_problem": 8,
-            "max_new_tokens": 40,
+            "max_new_tokens": NEW_TOKENS,
             "temperature": 1.0,
         },
         analyze={"cka_max_tokens": 128, "landscape_problems": 6, "landscape_samples": 2},
@@ -80,6 +89,11 @@ def _dense(recipe: Recipe) -> Recipe:
         },
         precision="fp32",
     )
+
+
+def _packed(part: LongContext, *, tokens: int) -> LongContext:
+    """A run at the long length, whose pieces have the same share of it in common."""
+    return _long(part, tokens=tokens, overlap=part.overlap * LONG_LENGTH // part.seq_length)
 
 
 def _long[T: Training](training: T, *, tokens: int, **changes: Any) -> T:
@@ -98,7 +112,7 @@ def _scaled[T: Training](
         tokens=steps * batch * seq_length,
         seq_length=seq_length,
         global_batch=batch,
-        micro_batch=max(1, batch // 2),  # a half for each process
+        micro_batch=1 if training.document_attention else max(1, batch // 2),  # a half for each process
         learning_rate=LEARNING_RATE,
         warmup_steps=max(1, round(share * steps)),
         save_every_tokens=tokens // 4,

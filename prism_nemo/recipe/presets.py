@@ -41,14 +41,31 @@ SIZES = ("prompts_per_step", "max_tokens", "max_new_tokens")
 def with_preset(section: RL, name: str) -> RL:
     """The section with every field that any preset decides as this one has it; what is set afterwards wins.
 
-    With the engine `trl` sizes stay. Raises InputError for an unknown preset.
+    With the engine `trl` sizes stay, the overlong buffer is in proportion to them, and there is no dynamic sampling.
+    Raises InputError for an unknown preset.
     """
     if name not in PRESETS:
         raise InputError(f"rl.preset={name}: must be one of {', '.join(PRESETS)}")
-    decided = {key for preset in PRESETS.values() for key in preset} - ({*SIZES} if section.engine == "trl" else set())
+    here = section.engine == "trl"
+    decided = {key for preset in PRESETS.values() for key in preset} - ({*SIZES} if here else set()) - {"rewards"}
     defaults = {field.name: field.default for field in fields(RL)}
-    values = {key: PRESETS[name].get(key, defaults[key]) for key in decided if key != "rewards"}
-    return replace(section, preset=name, rewards=Rewards(**PRESETS[name].get("rewards", {})), **values)
+    wanted = {**defaults, **PRESETS[name]}
+    values = {key: wanted[key] for key in decided}
+    values["dynamic_sampling"] = wanted["dynamic_sampling"] and not here
+    rewards = Rewards(**PRESETS[name].get("rewards", {}))
+    if here:
+        rewards = with_buffer(rewards, wanted["max_new_tokens"], section.max_new_tokens)
+    return replace(section, preset=name, rewards=rewards, **values)
+
+
+def with_buffer(rewards: Rewards, before: int, after: int) -> Rewards:
+    """The overlong buffer as the same share of responses of `after` tokens as it is of `before` tokens."""
+    return replace(rewards, overlong_buffer=in_proportion(rewards.overlong_buffer, before, after))
+
+
+def in_proportion(value: int, before: int, after: int) -> int:
+    """`value` of `before` as a part of `after`: at least 1, unless it is 0; less than the whole, as it was."""
+    return min(value, max(1, value * after // before))
 
 
 def lacks(engine: str, *, kl: float, reference_every: int) -> list[str]:

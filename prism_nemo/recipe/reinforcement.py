@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from prism_nemo.errors import InputError
 from prism_nemo.recipe.parts import RL, Rewards
@@ -25,6 +26,15 @@ def curriculum(section: RL) -> tuple[Stretch, ...]:
 def drawn_domains(section: RL) -> tuple[str, ...]:
     """Domains that a run draws from, in any stretch."""
     return tuple(sorted({domain for stretch in curriculum(section) for domain in stretch.domains}))
+
+
+def shortened(section: RL, steps: int) -> tuple[str, ...]:
+    """`rl.stages` for a run of `steps`, in the same shares; a stretch that is too short for one step is left out."""
+    stretches = curriculum(section) if section.stages else ()
+    ends = list(accumulate((stretch.steps for stretch in stretches), initial=0))
+    places = pairwise(round(end * steps / max(1, ends[-1])) for end in ends)
+    pairs = zip(stretches, places, strict=True)
+    return tuple(f"{'+'.join(stretch.domains)}:{end - start}" for stretch, (start, end) in pairs if end > start)
 
 
 def _stretch(text: str) -> Stretch:

@@ -108,6 +108,51 @@ def test_the_rehearsal_keeps_what_makes_the_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["rl.stages=math:600,code+science:400"], {"stages": ("math:10", "code+science:6")}),
+        (["rl.stages=math:10,code:990"], {"stages": ("code:16",)}),
+        (["rl.warmup_steps=100"], {"warmup_steps": 1}),
+        (["rl.preset=dapo"], {"dynamic_sampling": False, "warmup_steps": 1, "kl": 0.0, "schedule": "constant"}),
+    ],
+)
+def test_the_rehearsal_of_any_reinforcement_can_be_run(changes: list[str], expected: dict) -> None:
+    small = laptop(override(load_recipe("llama_3_1_8b"), changes))
+    check(small)
+    assert {name: getattr(small.rl, name) for name in expected} == expected
+
+
+def test_the_overlong_buffer_keeps_its_proportion() -> None:
+    full = override(load_recipe("llama_3_1_8b"), ["rl.preset=dapo"])
+    assert (full.rl.rewards.overlong_buffer, full.rl.max_new_tokens) == (2048, 16_384)
+    set_here = override(load_recipe("tiny_dense"), ["rl.preset=dapo"])
+    check(set_here)
+    for small in (laptop(full), set_here):
+        assert (small.rl.rewards.overlong_buffer, small.rl.max_new_tokens) == (5, 40)
+        assert small.rl.rewards.overlong_penalty == 1.0
+        assert small.rl.dynamic_sampling is False
+    assert laptop(load_recipe("llama_3_1_8b")).rl.rewards.overlong_buffer == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["midtrain.document_attention=true"],
+        ["long_context.document_attention=true", "long_context.context=1", "long_context.global_batch=64"],
+        ["long_context.overlap=4096"],
+        ["midtrain.keep_last=1", "midtrain.schedule=exponential", "midtrain.final_learning_rate=0"],
+    ],
+)
+def test_the_rehearsal_of_any_training_can_be_run(changes: list[str]) -> None:
+    full = override(load_recipe("llama_3_1_8b"), changes)
+    check(full)
+    small = laptop(full)
+    check(small)
+    assert small.midtrain.document_attention == full.midtrain.document_attention
+    assert small.long_context.overlap == full.long_context.overlap // 256
+
+
+@pytest.mark.parametrize(
     ("overrides", "midtrain", "pretrain"),
     [
         ([], (2, 2), (1, 1)),
