@@ -12,7 +12,7 @@ from prism_nemo.stages.stage import Progress, Stage
 
 CIRCUMSTANCES = (
     *("micro_batch", "context", "recompute"),
-    *("save_every_tokens", "keep_last", "keep_every_tokens", "async_save", "log_every"),
+    *("save_every_tokens", "keep_last", "keep_every_tokens", "async_save", "log_every", "compare_attention"),
 )
 """Fields of a Training that change no number, or only its rounding."""
 

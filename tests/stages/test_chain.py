@@ -31,6 +31,14 @@ def test_reinforcement_learning_here_needs_prompts(tmp_path: Path) -> None:
         chain(override(load_recipe("llama_3_1_8b"), ["rl.engine=trl"]), tmp_path)
 
 
+def test_a_second_training_on_attention_changes_no_number_of_the_first(tmp_path: Path) -> None:
+    def long_context(choice: str) -> dict:
+        recipe = override(load_recipe("tiny_dense"), [f"long_context.compare_attention={choice}"])
+        return dict(next(stage for stage in chain(recipe, tmp_path) if stage.name == "long_context").parameters)
+
+    assert long_context("true") == long_context("false")
+
+
 def test_a_base_that_cannot_be_had_leaves_no_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub's client returns an existing folder, even an empty one, when it has no network."""
     import huggingface_hub
