@@ -22,7 +22,7 @@ from prism_nemo.data.indexed import token_dtype
 from prism_nemo.data.mixture import Mixture, Source
 from prism_nemo.data.plan import Plan
 from prism_nemo.data.sample import check_readable, sample_sources, self_test_texts
-from prism_nemo.data.select import SPLITS, Budget, duplicates, fates
+from prism_nemo.data.select import SPLITS, Budget, fates, sift
 from prism_nemo.data.selftest import choose_encoder
 from prism_nemo.data.shard import RECORD, Job
 from prism_nemo.data.speed import Clock, Speed
@@ -240,16 +240,16 @@ def _check_bad_rows(shards: list[Shard], plan: Plan) -> None:
 def _assemble(plan: Plan, shards: list[Shard], draft: Draft) -> None:
     """Files, blend and report of all sources into the draft; nothing is written when one of them falls short."""
     records = [shard.records() for shard in shards]
-    repeated = duplicates(np.concatenate(records) if records else np.zeros(0, RECORD))
+    parts = _parts(plan, shards, [len(table) for table in records])
+    repeated, over = sift(np.concatenate(records) if records else np.zeros(0, RECORD), parts)
     bounds = np.cumsum([0, *(len(table) for table in records)])
     reports, files = [], []
     for number, source in enumerate(plan.job.mixture.sources):
         own = [index for index, shard in enumerate(shards) if shard.unit.source == number]
         lengths = [len(records[index]) for index in own]
-        start = bounds[own[0]] if own else 0
         table = np.concatenate([records[index] for index in own]) if own else np.zeros(0, RECORD)
-        parts = np.repeat([shards[index].unit.part for index in own], lengths)
-        fate = fates(table, parts, repeated[start : start + len(table)], source, plan.budget(source), plan.job.seed)
+        place = slice(bounds[own[0]], bounds[own[-1] + 1]) if own else slice(0)
+        fate = fates(table, repeated[place], over[place], plan.budget(source), plan.job.seed)
         pieces = np.split(fate, np.cumsum(lengths)[:-1]) if own else []
         chosen = list(zip([shards[index] for index in own], pieces, strict=True))
         reports.append(source_report(plan, source, chosen, table, fate))
@@ -258,6 +258,16 @@ def _assemble(plan: Plan, shards: list[Shard], draft: Draft) -> None:
     for source, chosen in zip(plan.job.mixture.sources, files, strict=True):
         _write_source(draft.path, plan, source, chosen)
     write_summary(draft, plan, reports)
+
+
+def _parts(plan: Plan, shards: list[Shard], lengths: list[int]) -> list[tuple[int, int | None]]:
+    """Documents and `max_documents` of each part of a source, in the order of the shards, which is the mixture's."""
+    sizes: dict[tuple[int, int], int] = {}
+    for shard, length in zip(shards, lengths, strict=True):
+        place = shard.unit.source, shard.unit.part
+        sizes[place] = sizes.get(place, 0) + length
+    sources = plan.job.mixture.sources
+    return [(size, sources[source].parts[part].max_documents) for (source, part), size in sizes.items()]
 
 
 def _write_source(folder: Path, plan: Plan, source: Source, chosen: list[tuple[Shard, np.ndarray]]) -> None:

@@ -3,12 +3,13 @@
 Works on the records alone (49 bytes a document, about 220 at the peak), so its memory does not grow with the text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from prism_nemo.data.draw import mix_array
-from prism_nemo.data.mixture import Source
 from prism_nemo.data.shard import CLEAN, CONTAMINATED, RECORD, SHORT
 
 SPLITS = ("train", "valid", "test")
@@ -45,40 +46,61 @@ class Budget:
 
 def duplicates(records: np.ndarray) -> np.ndarray:
     """Mask of documents whose text stood earlier, in the order of the records (mixture order)."""
-    order = np.lexsort((records["hash_low"], records["hash_high"]))  # stable: equal texts keep their order
+    return sift(records, [(len(records), None)])[0]
+
+
+def sift(records: np.ndarray, parts: Sequence[tuple[int, int | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of documents whose text stood earlier, and of those beyond their part's limit.
+
+    `parts`: number of documents and `max_documents` of each part, in the order of the records (mixture order). A limit
+    keeps a random sample; a text that is left out by it may stand in a later part.
+    """
+    texts = _text_numbers(records)
+    repeated, over = np.zeros(len(records), bool), np.zeros(len(records), bool)
+    first, stands = np.empty(len(records), np.int64), np.zeros(len(records), bool)  # by text
+    ends = accumulate(count for count, _ in parts)
+    for end, (count, limit) in zip(ends, parts, strict=True):
+        place, own = np.arange(end - count, end), texts[end - count : end]
+        first[own[::-1]] = place[::-1]  # of equal texts the last that is written remains
+        fresh = (first[own] == place) & ~stands[own]
+        repeated[place] = ~fresh
+        over[_surplus(place[fresh], records, limit)] = True
+        stands[own[fresh & ~over[place]]] = True
+    return repeated, over
+
+
+def _text_numbers(records: np.ndarray) -> np.ndarray:
+    """A number for each document, the same for equal texts."""
+    order = np.lexsort((records["hash_low"], records["hash_high"]))
     high, low = records["hash_high"][order], records["hash_low"][order]
-    repeated = np.zeros(len(records), bool)
-    repeated[order[1:]] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    return repeated
+    other = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    numbers = np.zeros(len(records), np.int64)
+    numbers[order[1:]] = np.cumsum(other)
+    return numbers
 
 
-def fates(
-    records: np.ndarray, parts: np.ndarray, repeated: np.ndarray, source: Source, budget: Budget, seed: int
-) -> np.ndarray:
-    """The fate of each document of one source; `parts` is the part it comes from, `repeated` as `duplicates` says."""
+def _surplus(fresh: np.ndarray, records: np.ndarray, limit: int | None) -> np.ndarray:
+    """The clean ones of these documents beyond the `limit` with the smallest keys."""
+    if limit is None:
+        return fresh[:0]
+    clean = fresh[records["state"][fresh] == CLEAN]
+    return clean[np.argsort(records["draw"][clean], kind="stable")][limit:]
+
+
+def fates(records: np.ndarray, repeated: np.ndarray, over: np.ndarray, budget: Budget, seed: int) -> np.ndarray:
+    """The fate of each document of one source; `repeated` and `over` as `sift` says."""
     assert records.dtype == RECORD
     fate = np.full(len(records), LEFT_OVER, np.uint8)
     fate[records["state"] == CONTAMINATED] = BENCHMARK
     fate[records["state"] == SHORT] = TOO_SHORT
     fate[repeated] = DUPLICATE
-    every = np.flatnonzero((records["state"] == CLEAN) & ~repeated)
-    clean = _capped(every, records, parts, source)
-    fate[np.setdiff1d(every, clean, assume_unique=True)] = OVER_LIMIT
+    fate[over] = OVER_LIMIT
+    clean = np.flatnonzero((records["state"] == CLEAN) & ~repeated & ~over)
     held_out = _hold_out(records[clean], budget, seed)
     fate[clean] = np.where(held_out == TRAIN, LEFT_OVER, held_out)
     candidates = clean[held_out == TRAIN]
     fate[_drawn(candidates, records, budget.keep)] = TRAIN
     return fate
-
-
-def _capped(clean: np.ndarray, records: np.ndarray, parts: np.ndarray, source: Source) -> np.ndarray:
-    """A random sample of at most `max_documents` of each part, in the old order."""
-    for number, part in enumerate(source.parts):
-        if part.max_documents is not None:
-            own = clean[parts[clean] == number]
-            surplus = own[np.argsort(records["draw"][own], kind="stable")][part.max_documents :]
-            clean = np.setdiff1d(clean, surplus, assume_unique=True)
-    return clean
 
 
 def _hold_out(records: np.ndarray, budget: Budget, seed: int) -> np.ndarray:

@@ -372,6 +372,17 @@ def test_every_file_counts_also_of_parts_whose_files_have_the_same_name(tmp_path
         (tmp_path / part / "rows.jsonl").write_bytes(old)
 
 
+def test_what_one_source_has_beyond_its_limit_another_may_have(tmp_path, tokenizer):
+    rng = random.Random(4)
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text(rng)} for _ in range(30)])
+    (tmp_path / "m.yaml").write_text(
+        "sources: [{name: a, weight: 50, path: a.jsonl, max_documents: 7}, {name: b, weight: 50, path: a.jsonl}]"
+    )
+    out = prepare(load_mixture(tmp_path / "m.yaml"), tokenizer, **settings_of(tmp_path, tokens=10**6, valid_tokens=0))
+    assert [source_report(out, name).train.documents for name in "ab"] == [7, 23]
+    assert source_report(out, "b").duplicate.documents == 7
+
+
 def test_a_cache_serves_another_budget_without_encoding_again(tmp_path, three_sources, tokenizer):
     mixture = three_sources()
     common = {"cache": tmp_path / "cache", "unit_bytes": 4000}
