@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from prism_nemo.artifacts import fingerprint
-from prism_nemo.data.benchmarks import Item, load_benchmarks
+from prism_nemo.data.benchmarks import Benchmarks, Item, load_benchmarks
 from prism_nemo.data.words import Windows, normalize, windows
 
 PIECE = 4 << 20
@@ -173,6 +173,16 @@ def _table(length: int, columns: list[array.array]) -> Table:
     return Table(length, hashes, checks, items, _filter(hashes))
 
 
+def _mark(lists: Benchmarks, items: Sequence[Item]) -> str:
+    return fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": items})
+
+
+def screen_fingerprint(name_or_path: str) -> str:
+    """The fingerprint of a list's index, as `build_screen` gives it: of its items and lengths, not its name."""
+    lists = load_benchmarks(name_or_path)
+    return _mark(lists, lists.items())
+
+
 def build_screen(
     name_or_path: str | None, work: Path, local: Mapping[str, Path] | None = None
 ) -> tuple[Path | None, str]:
@@ -181,7 +191,7 @@ def build_screen(
         return None, ""
     lists = load_benchmarks(name_or_path, local or {})
     items = lists.items()
-    mark = fingerprint({"format": FORMAT, "ngram": lists.ngram, "shortest": lists.shortest, "items": items})
+    mark = _mark(lists, items)
     folder = work / "screen" / mark
     if not (folder / "items.json").is_file():
         tables, too_short = index_items(items, lists.ngram, lists.shortest)

@@ -23,6 +23,8 @@ class Gathered:
     """What came in and what was left out, why."""
 
     kept: list[Problem] = field(default_factory=list)
+    origins: list[tuple[str, int]] = field(default_factory=list)
+    """Pool and row number of each kept problem."""
     dropped: list[dict[str, Any]] = field(default_factory=list)
     """pool, row number, reason, and what else is known; written beside the problems."""
     read: Counter[str] = field(default_factory=Counter)
@@ -50,7 +52,7 @@ def gather(sources: Sequence[tuple[str, Path]], out: Path, *, benchmarks: str | 
             raise InputError(f"unknown pool {pool!r}; there are {', '.join((*POOLS, OWN))}")
     request = Request(
         kind="prompts",
-        parameters={"pools": [pool for pool, _ in sources], "benchmarks": benchmarks},
+        parameters={"pools": [pool for pool, _ in sources], "benchmarks": _screened(benchmarks)},
         inputs={f"{index}-{pool}": path for index, (pool, path) in enumerate(sources)},
     )
     if is_up_to_date(out, request, force=force):
@@ -87,6 +89,7 @@ def collect(sources: Sequence[tuple[str, Path]]) -> Gathered:
                 ids.add(problem.id)
                 seen[mark] = problem.id
                 found.kept.append(problem)
+                found.origins.append((pool, number))
     return found
 
 
@@ -120,6 +123,13 @@ def _drop(found: Gathered, pool: str, number: int, reason: str, **known: str) ->
     found.dropped.append({"pool": pool, "row": number, "reason": reason, **known})
 
 
+def _screened(benchmarks: str | None) -> str | None:
+    """What stands for a benchmark list among the parameters: its content, not its name."""
+    from prism_nemo.data.contamination import screen_fingerprint
+
+    return None if benchmarks is None else screen_fingerprint(benchmarks)
+
+
 def _decontaminate(found: Gathered, benchmarks: str, work: Path) -> None:
     """Leave out prompts that share a run of words with a benchmark question: data preparation's own screen."""
     import tempfile
@@ -131,11 +141,9 @@ def _decontaminate(found: Gathered, benchmarks: str, work: Path) -> None:
         assert place is not None
         screen = load_screen(place)
         hits = dict(screen.find([problem.prompt.encode("utf-8", "replace") for problem in found.kept]))
-    clean = []
-    for number, problem in enumerate(found.kept):
-        if number not in hits:
-            clean.append(problem)
-            continue
-        hit = hits[number]["hits"][0]
-        _drop(found, problem.source, number, "contaminated", id=problem.id, item=f"{hit['benchmark']} {hit['item']}")
-    found.kept = clean
+    for number, hit in hits.items():
+        (pool, row), first = found.origins[number], hit["hits"][0]
+        item = f"{first['benchmark']} {first['item']}"
+        _drop(found, pool, row, "contaminated", id=found.kept[number].id, item=item)
+    clean = [number for number in range(len(found.kept)) if number not in hits]
+    found.kept, found.origins = [found.kept[number] for number in clean], [found.origins[number] for number in clean]

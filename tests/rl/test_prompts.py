@@ -114,14 +114,31 @@ def benchmark_list(tmp_path):
 def test_benchmark_questions_are_left_out(tmp_path, benchmark_list):
     path, question = benchmark_list
     problems = [
+        {"problem": "no answer"},
         {"problem": f"Please solve: {question.upper()} Think.", "answer": "3"},
         {"problem": "How many primes?", "answer": "4"},
     ]
     out = gather([("deepscaler", write(tmp_path / "in.jsonl", problems))], tmp_path / "out", benchmarks=str(path))
     assert [problem.prompt for problem in load_problems(out / "problems.jsonl")] == ["How many primes?"]
-    (dropped,) = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
+    _, dropped = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
     assert (dropped["reason"], dropped["item"].split()[0]) == ("contaminated", "tiny")
+    _, (number, _), _ = rows(tmp_path / "in.jsonl")
+    assert (dropped["pool"], dropped["row"]) == ("deepscaler", number), "where the source has it"
     assert verify(out) == []
+
+
+def test_another_content_of_the_benchmark_list_is_another_result(tmp_path, benchmark_list):
+    path, _ = benchmark_list
+    source = [("deepscaler", write(tmp_path / "in.jsonl", [ROWS["deepscaler"]]))]
+    gather(source, tmp_path / "out", benchmarks=str(path))
+    moved = tmp_path / "moved.yaml"
+    moved.write_text(path.read_text())
+    before = (tmp_path / "out/artifact.json").stat().st_mtime_ns
+    gather(source, tmp_path / "out", benchmarks=str(moved))
+    assert (tmp_path / "out/artifact.json").stat().st_mtime_ns == before, "what the list is called does not count"
+    write(tmp_path / "bench.jsonl", [{"question": "Another question altogether, of which nobody has ever heard?"}])
+    with pytest.raises(InputError, match="was made differently: benchmarks"):
+        gather(source, tmp_path / "out", benchmarks=str(path))
 
 
 def test_gather_is_up_to_date_and_refuses(tmp_path):
