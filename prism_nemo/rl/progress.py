@@ -1,6 +1,7 @@
 """`progress.jsonl`: one line a step of a run on this machine."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ class Progress:
     def __init__(self, path: Path, *, steps_done: int) -> None:
         self.path = path
         self.rows = [row for row in _read_rows(path) if row["step"] <= steps_done]
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        os.replace(temporary, path)
         self._noted: dict[str, Any] = {}
 
     def note(self, judged: Judged) -> None:

@@ -271,13 +271,19 @@ def mounted(tmp_path, **settings):
     return Cluster(mounts=tuple(places), nodes=1, **settings)
 
 
+def fed(folder):
+    """The one file of prompts that was written there."""
+    (path,) = folder.glob("prompts/*/train.jsonl")
+    return path
+
+
 def test_prepare_writes_a_whole_run(tmp_path, job):
     script = prepare(job, mounted(tmp_path, account="a b"), tmp_path / "run")
     written = (tmp_path / "run/grpo.yaml").read_text()
     assert "\n# not in this run: NeMo-RL has no softly updated reference policy" in written
     config = yaml.safe_load(written)
-    assert config["data"]["train"]["data_path"] == str(tmp_path / "run/prompts/train.jsonl")
-    lines = (tmp_path / "run/prompts/train.jsonl").read_text().splitlines()
+    assert config["data"]["train"]["data_path"] == str(fed(tmp_path / "run"))
+    lines = fed(tmp_path / "run").read_text().splitlines()
     assert len(lines) == 40
     assert {json.loads(line)["id"] for line in lines} <= {entry.id for entry in load_problems(tmp_path / "p.jsonl")}
     assert subprocess.run(["bash", "-n", script]).returncode == 0
@@ -305,7 +311,7 @@ def test_the_model_has_a_name_made_of_its_content(tmp_path, job):
 
 def test_dynamic_sampling_gets_batches_without_a_prompt_twice(tmp_path, job):
     prepare(changed(job, dynamic_sampling=True), mounted(tmp_path), tmp_path / "run")
-    names = [json.loads(line)["id"] for line in (tmp_path / "run/prompts/train.jsonl").read_text().splitlines()]
+    names = [json.loads(line)["id"] for line in fed(tmp_path / "run").read_text().splitlines()]
     assert len(names) == 5 * 24
     assert all(len(set(names[start : start + 24])) == 24 for start in range(0, len(names), 24))
 
@@ -324,6 +330,18 @@ def test_checkpoints_of_another_configuration_are_not_gone_on_from(tmp_path, job
     prepare(job, mounted(tmp_path), tmp_path / "run")
     with pytest.raises(InputError, match="checkpoints of another configuration"):
         prepare(changed(job, learning_rate=1e-6), mounted(tmp_path), tmp_path / "run")
+
+
+def test_checkpoints_of_other_prompts_are_not_gone_on_from(tmp_path, job):
+    """The configuration alone names them by a path that was always the same."""
+    prepare(job, mounted(tmp_path), tmp_path / "run")
+    (tmp_path / "run/checkpoints/step_5").mkdir(parents=True)
+    problems = load_problems(tmp_path / "p.jsonl")
+    save_problems(tmp_path / "p.jsonl", [dataclasses.replace(entry, answer="0") for entry in problems])
+    before = fed(tmp_path / "run").read_text()
+    with pytest.raises(InputError, match="checkpoints of another configuration"):
+        prepare(job, mounted(tmp_path), tmp_path / "run")
+    assert fed(tmp_path / "run").read_text() == before
 
 
 def test_the_launch_script_submits_what_it_should(tmp_path):

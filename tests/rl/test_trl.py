@@ -270,6 +270,19 @@ def test_progress_is_cut_back_to_the_checkpoint(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_kill_while_progress_is_cut_back_loses_no_line(tmp_path, monkeypatch):
+    path = tmp_path / "progress.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Progress(path, steps_done=1)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,12 +1,13 @@
 """What is submitted: prompts in the order they are drawn, the YAML, the script that starts Ray on SLURM."""
 
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 
 import yaml
 
-from prism_nemo.artifacts import path_fingerprint
+from prism_nemo.artifacts import fingerprint, path_fingerprint
 from prism_nemo.errors import InputError
 from prism_nemo.recipe.presets import lacks
 from prism_nemo.rl.job import RLJob, check_lengths, draw
@@ -22,13 +23,15 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     """Write prompts, YAML and launch script of a run into `folder`; returns the script's path.
 
     Raises InputError, before anything is written, for prompts or combinations that would fail on the cluster, and for
-    an output folder that has checkpoints of another configuration: NeMo-RL would go on from them without a word.
+    an output folder that has checkpoints of another configuration, prompts or start: NeMo-RL would go on from them
+    without a word.
     """
     policy = policy or policy_facts(Path(job.model))
     order = drawn(job)
     _check_prompts(job, order)
     folder = folder.resolve()
-    path, prompts = folder / "grpo.yaml", folder / "prompts" / "train.jsonl"
+    lines = "".join(problem.to_json() + "\n" for problem in order)
+    path, prompts = folder / "grpo.yaml", folder / "prompts" / fingerprint(lines) / "train.jsonl"
     start = folder / "start" / path_fingerprint(Path(job.model))
     fed = dataclasses.replace(job.rl, prompts=str(prompts))
     config = render(dataclasses.replace(job, model=str(start), rl=fed), policy, cluster)
@@ -38,13 +41,20 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     text = f"# NeMo-RL {RELEASE}; every other key is its base's.\n{notes}{yaml.safe_dump(config, sort_keys=False)}"
     _check_unique(Path(job.out) / "checkpoints", path, text)
     _link(start, Path(job.model).resolve())
-    prompts.parent.mkdir(parents=True, exist_ok=True)
-    prompts.write_text("".join(problem.to_json() + "\n" for problem in order), encoding="utf-8")
-    path.write_text(text)
-    script = folder / "launch.sh"
-    script.write_text(launch_script(str(path), cluster))
-    script.chmod(0o755)
-    return script
+    _write(prompts, lines)
+    _write(path, text)
+    return _write(folder / "launch.sh", launch_script(str(path), cluster), executable=True)
+
+
+def _write(path: Path, text: str, executable: bool = False) -> Path:
+    """The whole file or the old one: a job in the queue may read it at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    if executable:
+        temporary.chmod(0o755)
+    os.replace(temporary, path)
+    return path
 
 
 def _link(start: Path, model: Path) -> None:
@@ -78,7 +88,8 @@ def _check_mounts(cluster: Cluster, paths: list[Path]) -> None:
 def _check_unique(checkpoints: Path, path: Path, text: str) -> None:
     if any(checkpoints.glob("step_*")) and not (path.is_file() and path.read_text() == text):
         raise InputError(
-            f"{checkpoints} has checkpoints of another configuration and NeMo-RL would go on from them; change --out"
+            f"{checkpoints} has checkpoints of another configuration or other prompts and NeMo-RL would go on from "
+            "them; change --out, or in a chain on SLURM give --force"
         )
 
 
