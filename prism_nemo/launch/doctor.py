@@ -9,21 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from prism_nemo.launch.versions import SUPPORTED
+
 PACKAGES = {
-    # package: (versions the engine was checked against or None, the stage that needs it)
-    "torch": (None, "everything"),
-    "megatron-core": ("0.19.2", "training"),
-    "megatron-bridge": ("0.6.2", "training"),
-    "transformers": ("5.12.1", "conversion, evaluation"),
-    "trl": (None, "reinforcement learning on a laptop"),
-    "math-verify": (None, "math rewards"),
-    "lm-eval": (None, "retention benchmarks"),
-    "nemo-run": ("0.11.1", "launching on SLURM"),
-    "transformer-engine": (None, "training on a GPU"),
-    "mamba-ssm": (None, "hybrid models on a GPU"),
-    "causal-conv1d": (None, "hybrid models on a GPU"),
-    "vllm": (None, "fast evaluation on a GPU"),
+    # package: the stage that needs it
+    "torch": "everything",
+    "megatron-core": "training",
+    "megatron-bridge": "training",
+    "transformers": "conversion, evaluation",
+    "trl": "reinforcement learning on a laptop",
+    "math-verify": "math rewards",
+    "lm-eval": "retention benchmarks",
+    "nemo-run": "launching on SLURM",
+    "transformer-engine": "training on a GPU",
+    "mamba-ssm": "hybrid models on a GPU",
+    "causal-conv1d": "hybrid models on a GPU",
+    "vllm": "fast evaluation on a GPU",
 }
+CHECKED = {**SUPPORTED, "nemo-run": "0.11.1"}
+"""The versions that were checked; of the others any will do."""
 GPU_ONLY = {"transformer-engine", "mamba-ssm", "causal-conv1d", "vllm"}
 
 
@@ -64,7 +68,8 @@ def _gpu() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     gpu = _gpu().state == "good"
-    for package, (wanted, stage) in PACKAGES.items():
+    for package, stage in PACKAGES.items():
+        wanted = CHECKED.get(package)
         try:
             found = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
