@@ -32,13 +32,26 @@ def runs_in_nemo_rl(recipe: Recipe, name: str) -> bool:
     return recipe.rl.engine == "nemo_rl" and name in ("rl", "rl_base")
 
 
+def work_folder(run: Path, name: str) -> Path:
+    """Where NeMo-RL works for the stage `name`: configuration, prompts, checkpoints."""
+    return run / f"{name}.nemo_rl"
+
+
+def ray_job(run: Path, name: str) -> str:
+    """Id of NeMo-RL's own job for the stage `name`, as `slurm/rl.sh` notes it; empty when none is waited for."""
+    try:
+        return (work_folder(run, name) / "ray_job").read_text().split()[0]
+    except (FileNotFoundError, IndexError):
+        return ""
+
+
 def rl_jobs(stage: RLStage, recipe: Recipe, profile: Profile, run: Path) -> list[Job]:
     """The jobs of one stage. Raises InputError when the recipe names no prompts, or the profile no NeMo-RL or image,
     and for a combination that NeMo-RL could not run."""
     from prism_nemo.rl.settings import assignments
 
     _check_profile(stage, recipe, profile)
-    work = run / f"{stage.name}.nemo_rl"
+    work = work_folder(run, stage.name)
     policy, prompts = (stage.inputs[role].absolute() for role in ("policy", "prompts"))
     places = {"model": str(policy), "prompts": str(prompts), "out": str(work)}
     cluster = _cluster(recipe, profile.for_stage(stage.name, gpu=True), run, stage.name)

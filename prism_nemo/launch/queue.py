@@ -23,6 +23,7 @@ ENDED = {
     "PREEMPTED": "failed",
 }
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "CONFIGURING", "SPECIAL_EXIT"}
+ALIVE = ("pending", "running")
 ARRAY_ORDER = ("failed", "cancelled", "running", "pending", "done")
 """What the state of an array is, if any of its jobs is in it."""
 TELLING = re.compile(r"error:|Error|Exception|CANCELLED|TIME LIMIT|PREEMPTION|oom|out of memory|Killed|warning:")
@@ -76,6 +77,12 @@ def queue_state(run: Path) -> dict[str, JobState]:
     gone = [job.job_id for job in jobs.values() if job.job_id not in live]
     ended = _sacct(gone) if gone else {}
     return {stage: _joined(job, live.get(job.job_id) or ended.get(job.job_id, [])) for stage, job in jobs.items()}
+
+
+def is_queued(job_id: str) -> bool:
+    """Whether the queue has this job, waiting or running."""
+    job = SlurmJob(stage="", job_id=job_id, submitted=0.0)
+    return _joined(job, _squeue([job_id]).get(job_id, [])).state in ALIVE
 
 
 def _joined(job: SlurmJob, rows: list[dict[str, str]]) -> JobState:

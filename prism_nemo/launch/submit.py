@@ -12,9 +12,9 @@ from typing import Protocol
 
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.launch.files import check_mounted, from_the_root
-from prism_nemo.launch.nemo_rl import rl_jobs, runs_in_nemo_rl
+from prism_nemo.launch.nemo_rl import ray_job, rl_jobs, runs_in_nemo_rl, work_folder
 from prism_nemo.launch.profile import Profile, load_profile
-from prism_nemo.launch.queue import JOBS, SlurmJob, queue_state, read_jobs
+from prism_nemo.launch.queue import ALIVE, JOBS, SlurmJob, is_queued, queue_state, read_jobs
 from prism_nemo.launch.script import SHARES, Job, render
 from prism_nemo.launch.snapshot import snapshot
 from prism_nemo.recipe import Recipe
@@ -61,8 +61,10 @@ def submit(
     chosen = load_profile(profile)
     _check_secrets(chosen)
     check_mounted(recipe, chosen, run)
+    removed = [stage.name for stage in stages] if force else []
     if not dry_run:
         _refuse_queued(run)
+        _refuse_at_work(removed, run)
     folder = run / ".slurm"
     arguments = (_recipe_argument(source, folder, dry_run=dry_run), *overrides, *from_the_root(recipe))
     jobs = [job for stage in stages for job in _jobs(stage, recipe, arguments, chosen, run)]
@@ -75,8 +77,10 @@ def submit(
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(recipe.to_yaml())
     code = snapshot(folder)
-    for stage in stages if force else ():
-        shutil.rmtree(run / stage.name, ignore_errors=True)
+    for name in removed:
+        shutil.rmtree(run / name, ignore_errors=True)
+        if runs_in_nemo_rl(recipe, name):
+            shutil.rmtree(work_folder(run, name), ignore_errors=True)
     submitted: list[SlurmJob] = []
     try:
         for job in jobs:
@@ -127,12 +131,23 @@ def _check_secrets(profile: Profile) -> None:
 
 
 def _refuse_queued(run: Path) -> None:
-    alive = [state for state in queue_state(run).values() if state.state in ("pending", "running")]
+    alive = [state for state in queue_state(run).values() if state.state in ALIVE]
     if alive:
         raise InputError(
             f"stage {alive[0].stage} of {run} is already in the queue (job {alive[0].job_id}, {alive[0].state});"
             f" wait for it, or `scancel {alive[0].job_id}`"
         )
+
+
+def _refuse_at_work(names: Sequence[str], run: Path) -> None:
+    """NeMo-RL's own job outlives the stage's: its folder must not go from under it."""
+    for name in names:
+        job_id = ray_job(run, name)
+        if job_id and is_queued(job_id):
+            raise InputError(
+                f"NeMo-RL's job {job_id} of stage {name} is still in the queue and writes {work_folder(run, name)};"
+                f" `scancel {job_id}` before --force"
+            )
 
 
 def _need_sbatch() -> None:

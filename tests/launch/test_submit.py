@@ -163,6 +163,38 @@ def test_force_removes_what_the_selected_stages_made(
     assert (run / "base").is_dir() and not (run / "blend").exists()
 
 
+def forced_rl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Submit mt, rl and evaluate with --force over a run that NeMo-RL has worked in; returns that run's folder."""
+    monkeypatch.setenv("HF_TOKEN", "x")
+    command(tmp_path / "bin", "sbatch", "echo 7", monkeypatch)
+    run = tmp_path / "run"
+    for name in ("base.nemo_rl", "rl.nemo_rl/checkpoints/step_1000", "rl_base.nemo_rl"):
+        (run / name).mkdir(parents=True)
+    (run / "rl.nemo_rl" / "ray_job").write_text("5\n20\n")
+    recipe = override(load_recipe("llama_3_1_8b"), ["rl.prompts=/data/p.jsonl"])
+    submit(recipe, "llama_3_1_8b", [], rl_stages(run), run, profile="enroot", force=True)
+    return run
+
+
+def test_force_removes_the_checkpoints_of_nemo_rl_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last step would be found again, and the old policy exported."""
+    command(
+        tmp_path / "bin", "squeue", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1', monkeypatch
+    )
+    run = forced_rl(tmp_path, monkeypatch)
+    assert sorted(path.name for path in run.glob("*.nemo_rl")) == ["base.nemo_rl", "rl_base.nemo_rl"]
+
+
+def test_force_does_not_pull_the_folder_from_under_nemo_rls_own_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tmp_path / "bin", "squeue", 'echo "RUNNING|None|1|10:00|n1|"', monkeypatch)
+    with pytest.raises(InputError, match=r"NeMo-RL's job 5 of stage rl is still in the queue .*`scancel 5`"):
+        forced_rl(tmp_path, monkeypatch)
+    assert (tmp_path / "run/rl.nemo_rl/checkpoints/step_1000").is_dir()
+    assert not (tmp_path / "run/recipe.yaml").exists()
+
+
 def test_a_job_that_cannot_be_written_is_found_before_the_first_is_queued(recipe: Recipe, tmp_path: Path) -> None:
     wide = override(recipe, ["parallel.nodes=3"])
     with pytest.raises(InputError, match="2 ranks of stage midtrain are not 3 nodes x 1"):
