@@ -56,7 +56,7 @@ def run(
         _show_plan(stages, folder)
         return
     _check_machine(resolved, stages)
-    _check_reinforcement(resolved, stages, folder.resolve())
+    _check_reinforcement(resolved, stages, folder.resolve(), force)
     _run_here(stages, folder.resolve(), force, lambda: describe_run(folder.resolve(), resolved.to_yaml(), names))
 
 
@@ -104,14 +104,14 @@ def _check_machine(recipe: Any, stages: list) -> None:
         )
 
 
-def _check_reinforcement(recipe: Any, stages: list, folder: Path) -> None:
+def _check_reinforcement(recipe: Any, stages: list, folder: Path, force: bool) -> None:
     """A stage of NeMo-RL that is still to do does not begin here. Raises InputError."""
     from prism_nemo.errors import InputError
     from prism_nemo.launch.nemo_rl import runs_in_nemo_rl
     from prism_nemo.stages.stage import situation
 
     for stage in stages:
-        if runs_in_nemo_rl(recipe, stage.name) and situation(stage, folder) != "up to date":
+        if runs_in_nemo_rl(recipe, stage.name) and (force or situation(stage, folder) != "up to date"):
             raise InputError(
                 f"stage {stage.name} runs in NeMo-RL on a cluster: --run PROFILE submits it, --from and --to leave it "
                 "out, rl.engine=trl runs it here"
