@@ -16,7 +16,7 @@ def midtraining(family: str, *, base: str, mixture: str = "math_code_science", p
     """The paper's recipe for one of the bases: 26.2B tokens at 8k, merge, 128k, GRPO, the six benchmarks.
 
     Merge and 128k give back what mid-training takes from a base that reads 128k. The two Mistrals know 32,768 rotary
-    positions; they are left out there (with `long_context.rope_scaling` they can be taken further).
+    positions; they are left out there (docs/own_model.md takes one further).
     """
     sizes = base_shape(family)
     restored = sizes.rope_theta is None or sizes.max_positions >= LONG_LENGTH
