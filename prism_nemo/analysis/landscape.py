@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prism_nemo.artifacts import fingerprint, path_fingerprint
+from prism_nemo.artifacts import fingerprint, path_fingerprint, write_whole
 from prism_nemo.checkpoints.hf_folder import carried_files, open_hf
 from prism_nemo.checkpoints.merge import Weights as MergeWeights
 from prism_nemo.checkpoints.merge import blend, coefficients, open_models
@@ -126,9 +126,7 @@ def _rate(folders: Sequence[Path], weights: tuple[float, ...], scorer: Scorer, w
     if known.is_file():
         return PassRate(**json.loads(known.read_text()))
     rate = _score(folders, weights, scorer, work / f"{key}.model")
-    partial = known.with_suffix(".tmp")
-    partial.write_text(json.dumps(dataclasses.asdict(rate)) + "\n")
-    partial.rename(known)
+    write_whole(known, json.dumps(dataclasses.asdict(rate)) + "\n")
     return rate
 
 

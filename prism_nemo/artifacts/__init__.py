@@ -3,6 +3,7 @@
 from prism_nemo.artifacts.fingerprint import file_hash, fingerprint, path_fingerprint
 from prism_nemo.artifacts.manifest import Ancestor, Input, Manifest, lineage, read_manifest, verify
 from prism_nemo.artifacts.publish import Draft, Request, is_up_to_date, publish
+from prism_nemo.artifacts.whole import write_whole
 
 __all__ = [
     "Ancestor",
@@ -18,4 +19,5 @@ __all__ = [
     "publish",
     "read_manifest",
     "verify",
+    "write_whole",
 ]

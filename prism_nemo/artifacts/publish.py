@@ -14,6 +14,7 @@ from typing import Any
 from prism_nemo.artifacts.disk import writing
 from prism_nemo.artifacts.fingerprint import fingerprint, path_fingerprint
 from prism_nemo.artifacts.manifest import MANIFEST, REQUEST, Input, Manifest, git_commit, hash_files, read_manifest
+from prism_nemo.artifacts.whole import draft_of, write_whole
 from prism_nemo.errors import InputError
 
 
@@ -115,7 +116,7 @@ def _finish(draft: Draft, request: Request, folder: Path, started: float) -> Non
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         git_commit=git_commit(),
     )
-    _write_durably(draft.path / MANIFEST, manifest.to_json())
+    write_whole(draft.path / MANIFEST, manifest.to_json(), durable=True)
     (draft.path / REQUEST).unlink()  # only now: at every moment the draft says whose it is, for a resume
     _replace(draft.path, folder)
 
@@ -124,8 +125,9 @@ def _open_draft(draft: Draft, resume: bool) -> None:
     if draft.path.exists() and not (resume and _asked_for(draft.path) == draft.fingerprint):
         shutil.rmtree(draft.path)
     draft.path.mkdir(parents=True, exist_ok=True)
-    _write_durably(draft.path / REQUEST, draft.fingerprint)
-    (draft.path / MANIFEST).unlink(missing_ok=True)  # of a run that was killed just before the last rename
+    write_whole(draft.path / REQUEST, draft.fingerprint, durable=True)
+    for manifest in (draft.path / MANIFEST, draft_of(draft.path / MANIFEST)):
+        manifest.unlink(missing_ok=True)  # of a run that was killed just before the last rename
 
 
 def _asked_for(draft: Path) -> str:
@@ -141,15 +143,6 @@ def _relative(path: Path, folder: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     common = os.path.commonpath([path, folder])
     return str(path) if common == os.sep else os.path.relpath(path, folder)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _replace(source: Path, target: Path) -> None:

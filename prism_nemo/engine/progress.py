@@ -5,12 +5,12 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.engine.job import TrainJob
 
 FILE = "progress.jsonl"
@@ -89,6 +89,4 @@ def _forget_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [line for line in _lines(path) if line["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -4,13 +4,12 @@ A checkpoint is whole when its `whole.json`, written last, names every file with
 tracker only says which iteration was saved last, not whether its files survived.
 """
 
-import contextlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.artifacts.fingerprint import file_hash, path_fingerprint
 from prism_nemo.engine.job import TrainJob
 from prism_nemo.errors import InputError
@@ -59,7 +58,7 @@ def _claim(folder: Path, job: TrainJob) -> None:
             raise InputError(
                 f"{folder} holds checkpoints but no {JOB}: not a run of this program; choose another folder"
             )
-        _write(file, json.dumps({"job": json.loads(job.to_json()), "inputs": inputs}, indent=2))
+        write_whole(file, json.dumps({"job": json.loads(job.to_json()), "inputs": inputs}, indent=2), durable=True)
         return
     written = json.loads(file.read_text())
     old = TrainJob.from_json(json.dumps(written["job"]), origin=str(file))
@@ -91,7 +90,7 @@ def last_written(folder: Path) -> int:
 def mark_whole(folder: Path, step: int, keep_last: int, keep_every: int = 0) -> None:
     """Seal a checkpoint that was just written, then remove those that the rule does not keep."""
     path = checkpoint(folder, step)
-    _write(path / WHOLE, json.dumps(_inventory(path), indent=1))
+    write_whole(path / WHOLE, json.dumps(_inventory(path), indent=1), durable=True)
     for old in superfluous(saved_steps(folder), keep_last, keep_every):
         # Renamed first: a kill in the middle leaves no half checkpoint under a checkpoint's name.
         doomed = folder / f".removing_{old}"
@@ -134,21 +133,8 @@ def _problem(path: Path) -> str | None:
 
 
 def mark_done(folder: Path, step: int) -> None:
-    _write(folder / DONE, json.dumps({"step": step}))
+    write_whole(folder / DONE, json.dumps({"step": step}), durable=True)
 
 
 def is_done(folder: Path) -> bool:
     return (folder / DONE).is_file()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    with contextlib.suppress(OSError):  # some file systems refuse to sync a folder
-        directory = os.open(path.parent, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)

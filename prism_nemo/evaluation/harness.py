@@ -201,10 +201,8 @@ class HarnessModel(TemplateLM):
         if room < 1:
             raise InputError(f"{self.task} asks for {sampling.max_new_tokens} tokens; the context holds {self.context}")
         ids, start, text = self._encode(prompt), 0, prompt
-        while (
-            beyond := len(self._encode(text)) - room
-        ) > 0:  # again: encoding adds special tokens, such as a first one
-            start += beyond
+        while (beyond := len(self._encode(text)) - room) > 0:
+            start += beyond  # and again: encoding adds special tokens, such as a first one
             text = str(self.tokenizer.decode(ids[start:], skip_special_tokens=True))
             self._cut.add(_mark(prompt))
         return text

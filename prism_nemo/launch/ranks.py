@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.errors import InputError
 
 JOB_FILE = "PRISM_TRAIN_JOB"
@@ -31,7 +32,7 @@ def train_ranks(job: Any, processes: int, on_progress: Callable[[dict[str, Any]]
         raise InputError(
             f"the job has {tasks} tasks, the recipe {processes} ranks; check parallel.nodes and the profile"
         )
-    _leave(Path(file), job.to_json())
+    write_whole(Path(file), job.to_json())
     os.environ.update(rank_environment())
     from prism_nemo.engine.train import train
 
@@ -52,12 +53,6 @@ def rank_environment() -> dict[str, str]:
     names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
     values = {name: os.environ[source] for name, source in names.items()}
     return {**values, "LOCAL_WORLD_SIZE": os.environ.get("SLURM_NTASKS_PER_NODE", "1")}
-
-
-def _leave(file: Path, text: str) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, file)
 
 
 class _Followed:

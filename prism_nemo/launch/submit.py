@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.launch.files import check_mounted, from_the_root
 from prism_nemo.launch.nemo_rl import ray_job, rl_jobs, runs_in_nemo_rl, work_folder
@@ -75,7 +76,7 @@ def submit(
         render(job, chosen, recipe.parallel, run=run, code=folder / "code", recipe=recipe.name)
     _need_sbatch()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    (run / "recipe.yaml").write_text(recipe.to_yaml())
+    write_whole(run / "recipe.yaml", recipe.to_yaml())
     code = snapshot(folder)
     for name in removed:
         shutil.rmtree(run / name, ignore_errors=True)
@@ -171,7 +172,5 @@ def _cancel(submitted: list[SlurmJob]) -> None:
 
 def _remember(folder: Path, job: SlurmJob) -> None:
     jobs = {**read_jobs(folder.parent), job.stage: job}
-    temporary = folder / f"{JOBS}.tmp"
     plain = {name: {"job_id": entry.job_id, "submitted": entry.submitted} for name, entry in jobs.items()}
-    temporary.write_text(json.dumps(plain, indent=1))
-    os.replace(temporary, folder / JOBS)
+    write_whole(folder / JOBS, json.dumps(plain, indent=1))

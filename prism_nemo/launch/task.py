@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.errors import PrismError
 from prism_nemo.launch import versions
 from prism_nemo.launch.ranks import JOB_FILE, rank_environment
@@ -139,10 +140,7 @@ def _supervise(command: list[str], environment: dict[str, str]) -> tuple[int, bo
 
 
 def _say(run: Path, stage: str, verdict: str) -> None:
-    file = run / ".slurm" / f"{stage}.verdict"
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(" ".join((*_slice(), verdict)))
-    os.replace(temporary, file)
+    write_whole(run / ".slurm" / f"{stage}.verdict", " ".join((*_slice(), verdict)))
 
 
 def _verdict(folder: Path, stage: str) -> str:

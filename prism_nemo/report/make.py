@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from prism_nemo.artifacts import Request, publish
+from prism_nemo.artifacts import Request, publish, write_whole
 from prism_nemo.artifacts.manifest import CARD, SIGNATURE
 from prism_nemo.errors import InputError
 from prism_nemo.report.card import CARDS, model_card
@@ -57,9 +57,7 @@ def _place_card(card: str, place: Path) -> None:
     """Beside the weights, unless a card stands there that somebody else wrote."""
     if not os.access(place.parent, os.W_OK) or (place.is_file() and SIGNATURE not in place.read_text(encoding="utf-8")):
         return
-    temporary = place.with_name(f".{CARD}.tmp")
-    temporary.write_text(card, encoding="utf-8")
-    os.replace(temporary, place)
+    write_whole(place, card)
 
 
 def _check_out(out: Path) -> None:

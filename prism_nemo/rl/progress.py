@@ -1,10 +1,10 @@
 """`progress.jsonl`: one line a step of a run on this machine."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.rl.judge import Judged, mean
 
 
@@ -14,9 +14,7 @@ class Progress:
     def __init__(self, path: Path, *, steps_done: int) -> None:
         self.path = path
         self.rows = [row for row in _read_rows(path) if row["step"] <= steps_done]
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(temporary, path)
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._noted: dict[str, Any] = {}
 
     def note(self, judged: Judged) -> None:

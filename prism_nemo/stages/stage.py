@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from prism_nemo.artifacts import path_fingerprint
+from prism_nemo.artifacts import path_fingerprint, write_whole
 from prism_nemo.errors import InputError
 
 RECORDS = ".stages"
@@ -90,9 +90,7 @@ def read_record(run: Path, name: str) -> Record | None:
 def write_record(run: Path, record: Record) -> None:
     path = record_path(run, record.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1))
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(asdict(record), indent=1))
 
 
 def begin(stage: Stage) -> Record:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prism_nemo.artifacts import write_whole
 from prism_nemo.errors import InputError
 from prism_nemo.launch.queue import JobState, last_lines, queue_state
 from prism_nemo.rl.nemo_rl.progress import nemo_rl_progress
@@ -59,9 +60,7 @@ def describe_run(run: Path, recipe: str, names: list[str]) -> None:
     """Write down what `run` is: its resolved recipe (YAML) and the names of its stages, in order."""
     (run / RECORDS).mkdir(parents=True, exist_ok=True)
     for path, text in ((run / "recipe.yaml", recipe), (run / RECORDS / "order.txt", "\n".join(names) + "\n")):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        write_whole(path, text)
 
 
 def _line(run: Path, name: str, record: Record | None) -> StageLine:

@@ -21,6 +21,7 @@ from prism_nemo.artifacts import (
     publish,
     read_manifest,
     verify,
+    write_whole,
 )
 from prism_nemo.cli.main import app
 from prism_nemo.errors import InputError
@@ -182,6 +183,24 @@ def test_content_fingerprint_is_of_the_files_not_of_the_making(tmp_path: Path) -
     assert path_fingerprint(first) != path_fingerprint(make(tmp_path / "c", text="z", n=1))
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_written_whole_or_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "a.json"
+    write_whole(file, "old", durable=durable)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        write_whole(file, "new, and longer", durable=durable)
+    assert file.read_text() == "old"
+    write_whole(file, "neu äöü", durable=durable)
+    assert file.read_text(encoding="utf-8") == "neu äöü"
+    assert list(tmp_path.iterdir()) == [file]
+
+
 WRITER = """
 import sys, pathlib
 from prism_nemo.artifacts import Request, publish
@@ -224,6 +243,7 @@ def test_a_finished_draft_survives_a_kill_while_it_is_published(tmp_path: Path, 
     killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, str(folder), moment], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not folder.exists()
+    (tmp_path / ".a.partial" / ".artifact.json.tmp").write_text("{")  # as a kill inside the manifest leaves it
     with publish(folder, Request(kind="thing", parameters={}), resume=True) as draft:
         assert (draft.path / "weights.bin").read_bytes() == b"days of work"
         assert not (draft.path / "artifact.json").exists()

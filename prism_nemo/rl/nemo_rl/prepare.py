@@ -1,13 +1,12 @@
 """What is submitted: prompts in the order they are drawn, the YAML, the script that starts Ray on SLURM."""
 
 import dataclasses
-import os
 import shlex
 from pathlib import Path
 
 import yaml
 
-from prism_nemo.artifacts import fingerprint, path_fingerprint
+from prism_nemo.artifacts import fingerprint, path_fingerprint, write_whole
 from prism_nemo.errors import InputError
 from prism_nemo.recipe.presets import lacks
 from prism_nemo.rl.job import RLJob, check_lengths, draw
@@ -41,20 +40,13 @@ def prepare(job: RLJob, cluster: Cluster, folder: Path, *, policy: Policy | None
     text = f"# NeMo-RL {RELEASE}; every other key is its base's.\n{notes}{yaml.safe_dump(config, sort_keys=False)}"
     _check_unique(Path(job.out) / "checkpoints", path, text)
     _link(start, Path(job.model).resolve())
-    _write(prompts, lines)
-    _write(path, text)
-    return _write(folder / "launch.sh", launch_script(str(path), cluster), executable=True)
-
-
-def _write(path: Path, text: str, executable: bool = False) -> Path:
-    """The whole file or the old one: a job in the queue may read it at any time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    if executable:
-        temporary.chmod(0o755)
-    os.replace(temporary, path)
-    return path
+    prompts.parent.mkdir(parents=True, exist_ok=True)
+    script = folder / "launch.sh"
+    # A job in the queue may read them at any time.
+    for file, content in ((prompts, lines), (path, text), (script, launch_script(str(path), cluster))):
+        write_whole(file, content)
+    script.chmod(0o755)
+    return script
 
 
 def _link(start: Path, model: Path) -> None:
