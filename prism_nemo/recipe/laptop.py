@@ -52,9 +52,9 @@ def _dense(recipe: Recipe) -> Recipe:
             "validation_tokens": 40_000,
             "workers": 2,
         },
-        pretrain=_long(recipe.midtrain, tokens=250_000),
-        midtrain=_scaled(recipe.midtrain, tokens=1_600_000),
-        long_context=recipe.long_context and _packed(recipe.long_context, tokens=100_000),
+        pretrain=_long(recipe.midtrain, tokens=200_000),
+        midtrain=_scaled(recipe.midtrain, tokens=1_400_000),
+        long_context=recipe.long_context and _packed(recipe.long_context, tokens=80_000),
         rl={
             "engine": "trl",
             "steps": RL_STEPS,
