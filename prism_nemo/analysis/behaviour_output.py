@@ -7,14 +7,12 @@ from typing import Any
 
 from prism_nemo.analysis.behaviour import Behaviour, BehaviourReport, Interval, measure_behaviour, samples_mark
 from prism_nemo.analysis.output import Output, produce
-from prism_nemo.analysis.paper import beside
+from prism_nemo.analysis.paper import MEASURED_ON, beside
 from prism_nemo.analysis.style import drawing, line_style, save_figure
 from prism_nemo.evaluation.benchmark import Benchmark
 
 STAGES = {"base": "base", "mt": "mt", "rl": "mt_rl"}
 """A model's name -> the paper's stage."""
-MEASURED_ON = "math500"
-"""The benchmark of table 15."""
 OTHER_QUESTIONS = "the paper's table is of MATH500; no model called base, mt or rl has answers to it under one protocol"
 FIGURES = (
     ("pass_rate", "pass rate, %", 100),

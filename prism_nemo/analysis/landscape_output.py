@@ -9,7 +9,7 @@ import numpy as np
 
 from prism_nemo.analysis.landscape import GRID, PATH, LandscapeReport, PassRate, Scorer, measure_landscape, rows
 from prism_nemo.analysis.output import Output, produce
-from prism_nemo.analysis.paper import paper_rows
+from prism_nemo.analysis.paper import MEASURED_ON, paper_rows
 from prism_nemo.analysis.style import SEQUENTIAL, drawing, line_style, save_figure
 from prism_nemo.evaluation.benchmark import Benchmark
 from prism_nemo.evaluation.pipeline import evaluate_checkpoint
@@ -17,8 +17,6 @@ from prism_nemo.evaluation.protocol import Prompting, Sampling
 from prism_nemo.evaluation.scoring import Score
 from prism_nemo.evaluation.statistics import score_interval
 
-MEASURED_ON = "math500"
-"""The benchmark of figure 13 (section 10.3: 200 of its problems, 8 samples each)."""
 OTHER_QUESTIONS = "the paper's curve is of MATH500 alone; other questions are asked here, so it is not shown"
 
 

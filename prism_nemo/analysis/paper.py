@@ -11,6 +11,9 @@ from typing import Any
 
 from prism_nemo.errors import InputError
 
+MEASURED_ON = "math500"
+"""The benchmark of table 15 and figure 13 (section 10.3: 200 of its problems, 8 samples each)."""
+
 
 @functools.cache
 def _records() -> list[dict[str, Any]]:
