@@ -10,9 +10,12 @@ from llvmlite import ir
 from numba.core import cgutils
 
 BYTES = ir.VectorType(ir.IntType(8), 64)
+HALF_BYTES = ir.VectorType(ir.IntType(8), 32)
 WORDS = ir.VectorType(ir.IntType(16), 32)
 PAIRS = ir.VectorType(ir.IntType(32), 8)
 """Two words in each lane."""
+QUADS = ir.VectorType(ir.IntType(64), 4)
+"""Four words in each lane; as long as PAIRS."""
 FLOATS = ir.VectorType(ir.FloatType(), 8)
 DOUBLES = ir.VectorType(ir.DoubleType(), 8)
 INDEX = ir.IntType(64)
@@ -32,6 +35,17 @@ def intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
 def address(builder: Any, base: Any, index: Any, kind: Any) -> Any:
     """Where the element `index` behind `base` lies, as a place for a value of `kind`."""
     return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
+
+
+def align_stack(builder: Any) -> None:
+    """Have the function's stack aligned to cache lines, by a variable that asks for it and looks used.
+
+    LLVM does not do so for registers that it puts there for a while, and across two lines they cost several times as
+    much; in a thread other than the first they would be.
+    """
+    place = cgutils.alloca_once(builder, BYTES)
+    place.align = 64
+    builder.asm(ir.FunctionType(ir.VoidType(), [place.type]), "", "r", [place], True)
 
 
 def prefetch(builder: Any, place: Any) -> None:
@@ -81,6 +95,9 @@ class Lanes:
     def __lshift__(self, bits: int) -> "Lanes":
         return self._do("shl", bits)
 
+    def __rshift__(self, bits: int) -> "Lanes":
+        return self._do("lshr", bits)
+
     def plus(self, other: "Lanes") -> "Lanes":
         """The sum, or the largest number where that is beyond it."""
         return self._call("uadd.sat", other)
@@ -110,16 +127,33 @@ class Lanes:
         negative = self.builder.icmp_signed("<", self.value, same(self.value.type, 0))
         return Lanes(self.builder, self.builder.select(negative, otherwise._like(then), otherwise.value))
 
-    def count_below(self, other: "Lanes | int") -> Any:
-        """In how many lanes this is smaller, as an unsigned number."""
-        return self._count("<", other)
+    def reaches(self, other: "Lanes | int") -> "Lanes":
+        """-1 in the lanes where this is as large or larger, as unsigned numbers, else 0."""
+        return self._where(self.builder.icmp_unsigned(">=", self.value, self._like(other)))
 
-    def count_above(self, other: "Lanes | int") -> Any:
-        """In how many lanes this is larger, as an unsigned number."""
-        return self._count(">", other)
+    def beyond(self, bound: int) -> "Lanes":
+        """-1 in the lanes where this is larger, as signed numbers, else 0."""
+        return self._where(self.builder.icmp_signed(">", self.value, self._like(bound)))
 
-    def _count(self, sign: str, other: "Lanes | int") -> Any:
-        mask = self.builder.icmp_unsigned(sign, self.value, self._like(other))
-        bits = ir.IntType(mask.type.count)
-        ones = intrinsic(self.builder, f"ctpop.i{bits.width}", bits, self.builder.bitcast(mask, bits))
-        return self.builder.zext(ones, INDEX) if bits.width < INDEX.width else ones
+    def _where(self, mask: Any) -> "Lanes":
+        return Lanes(self.builder, self.builder.sext(mask, self.value.type))
+
+    def beside(self, other: "Lanes") -> "Lanes":
+        """The lanes of both, one after the other."""
+        return self._shuffled(other, range(2 * self.value.type.count))
+
+    def halves(self) -> "Lanes":
+        """The first half of the lanes added to the second."""
+        half = self.value.type.count // 2
+        return self._shuffled(self, range(half)) + self._shuffled(self, range(half, 2 * half))
+
+    def _shuffled(self, other: "Lanes", places: range) -> "Lanes":
+        chosen = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+        return Lanes(self.builder, self.builder.shuffle_vector(self.value, other.value, chosen))
+
+    def total(self) -> Any:
+        """The sum of all lanes, as unsigned numbers, below 65536."""
+        wide = ir.VectorType(WORDS.element, self.value.type.count)
+        value = self.value if self.value.type == wide else self.builder.zext(self.value, wide)
+        summed = intrinsic(self.builder, f"vector.reduce.add.v{wide.count}i16", wide.element, value)
+        return self.builder.zext(summed, INDEX)

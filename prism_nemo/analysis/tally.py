@@ -1,5 +1,6 @@
 """Counts of one pair or triple of tensors, how they add up, and the figures read off them."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ _FIXED = 2 + len(THOUSANDTHS) + 2 * len(SPECIALS)
 """Counters before the ulp bins; see `count_pair`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PairTally:
     """Raw counters of `count_pair`."""
 
@@ -36,10 +37,15 @@ class PairTally:
             sums=np.array([math.fsum(part.sums[k] for part in found) for k in range(2)]),
         )
 
-    @property
+    @functools.cached_property
     def relative_l2(self) -> float | None:
         """||b - a|| / ||a||; None when a is all zeros."""
         return math.sqrt(self.sums[0] / self.sums[1]) if self.sums[1] else None
+
+    @functools.cached_property
+    def unchanged(self) -> list[float]:
+        """Share of the compared elements within each of THOUSANDTHS; empty when there are none."""
+        return (self.counts[2 : 2 + len(THOUSANDTHS)] / self.counts[0]).tolist() if self.counts[0] else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,37 +125,32 @@ def percent(thousandths: int) -> str:
     return f"{thousandths / 10:g}"
 
 
-def ulp_bins(dtype: str) -> list[str]:
+@functools.cache
+def ulp_bins(dtype: str) -> tuple[str, ...]:
     """Names of the ulp bins."""
     edges = [int(edge) for edge in ulp_edges(dtype)]
     spans = [(low + 1, high) for low, high in zip([-1, *edges], edges, strict=False)]
-    return [str(low) if low == high else f"{low}-{high}" for low, high in spans] + [f">{edges[-1]}"]
-
-
-def _histogram(tally: PairTally) -> list[int]:
-    above = [int(tally.counts[0]), *(int(count) for count in tally.counts[_FIXED:]), 0]
-    return [first - second for first, second in itertools.pairwise(above)]
+    return (*(str(low) if low == high else f"{low}-{high}" for low, high in spans), f">{edges[-1]}")
 
 
 def _share(count: float, of: float) -> float | None:
     return float(count / of) if of else None
 
 
-def _mean(values: Sequence[float | None], weights: Sequence[float] | None = None) -> float | None:
-    pairs = [(value, 1 if weights is None else weights[k]) for k, value in enumerate(values) if value is not None]
-    total = math.fsum(weight for _, weight in pairs)
-    return math.fsum(value * weight for value, weight in pairs) / total if total else None
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
 
 
 def change(transition: str, scope: str, name: str, members: Sequence[tuple[str, PairTally]]) -> Change:
     """Figures of a scope from its tensors' tallies, each with the dtype it was compared in."""
     tallies = [tally for _, tally in members]
-    fixed = np.sum([tally.counts[:_FIXED] for tally in tallies], axis=0)
+    fixed = np.add.reduce([tally.counts[:_FIXED] for tally in tallies])
     compared = int(fixed[0])
-    norms = [tally.relative_l2 for tally in tallies]
+    norms = [(tally.relative_l2, tally.elements) for tally in tallies if tally.relative_l2 is not None]
     moved, size = (math.fsum(tally.sums[k] for tally in tallies) for k in range(2))
     labels = [percent(p) for p in THOUSANDTHS]
-    means = [[_share(tally.counts[2 + k], tally.counts[0]) for tally in tallies] for k in range(len(labels))]
+    shares = [tally.unchanged for tally in tallies if tally.unchanged]
+    weight = sum(elements for _, elements in norms)
     first_special = 2 + len(THOUSANDTHS)
     return Change(
         transition=transition,
@@ -159,12 +160,12 @@ def change(transition: str, scope: str, name: str, members: Sequence[tuple[str, 
         elements=sum(tally.elements for tally in tallies),
         compared=compared,
         l2=math.sqrt(moved / size) if size else None,
-        l2_tensor_mean=_mean(norms),
-        l2_tensor_mean_by_size=_mean(norms, [tally.elements for tally in tallies]),
-        zero_norm_tensors=sum(norm is None for norm in norms),
+        l2_tensor_mean=_mean([norm for norm, _ in norms]),
+        l2_tensor_mean_by_size=math.fsum(norm * size for norm, size in norms) / weight if weight else None,
+        zero_norm_tensors=len(tallies) - len(norms),
         bit_equal=_share(fixed[1], compared),
         unchanged={label: _share(fixed[2 + k], compared) for k, label in enumerate(labels)},
-        unchanged_tensor_mean={label: _mean(means[k]) for k, label in enumerate(labels)},
+        unchanged_tensor_mean={label: _mean([share[k] for share in shares]) for k, label in enumerate(labels)},
         ulp=_histograms(members),
         specials_old=_named(fixed[first_special : first_special + len(SPECIALS)]),
         specials_new=_named(fixed[first_special + len(SPECIALS) :]),
@@ -178,8 +179,12 @@ def _named(counts: np.ndarray) -> dict[str, int]:
 def _histograms(members: Sequence[tuple[str, PairTally]]) -> dict[str, dict[str, int]]:
     found = {}
     for dtype in sorted({dtype for dtype, _ in members}):
-        counts = np.sum([_histogram(tally) for other, tally in members if other == dtype], axis=0)
-        found[dtype] = {name: int(count) for name, count in zip(ulp_bins(dtype), counts, strict=True)}
+        counts = np.add.reduce([tally.counts for other, tally in members if other == dtype])
+        above = [int(counts[0]), *counts[_FIXED:].tolist(), 0]
+        found[dtype] = {
+            name: first - second
+            for name, (first, second) in zip(ulp_bins(dtype), itertools.pairwise(above), strict=True)
+        }
     return found
 
 

@@ -26,7 +26,7 @@ from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Entry, HfFolder, ope
 from prism_nemo.checkpoints.safetensors_io import read_elements
 from prism_nemo.errors import InputError
 
-CHUNK = 1 << 22
+CHUNK = 1 << 24
 """Elements per job of a thread."""
 STEP = 1 << 16
 """Elements counted at a time; what they need fits into the second-level cache."""
