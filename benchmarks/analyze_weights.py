@@ -61,9 +61,9 @@ def _read(file: Path) -> None:
 
 
 def read_afresh(*folders: Path) -> None:
-    """Put both into the page cache by reading: how large its pages are, and so the speed, depends on how they came there.
+    """Put both into the page cache by reading: the speed depends on how they came there.
 
-    As they were written just now, they are in pages of 4 KiB, which costs us about a tenth more, and reading nothing.
+    Files written just now lie there in small pages, which costs us a fifth more, and reading nothing.
     """
     for file in (file for folder in folders for file in folder.glob("*.safetensors")):
         with open(file, "rb+", buffering=0) as source:
