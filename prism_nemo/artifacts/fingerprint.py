@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ def _plain(value: Any) -> Any:
 def fingerprint(value: Any) -> str:
     """xxh3_128 (32 hex digits) of the canonical JSON of `value`."""
     return xxhash.xxh3_128_hexdigest(canonical(value).encode())
+
+
+def changed(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """The innermost values in which two JSON values differ, such as `mixture.sources.0.weight: 0.5 -> 0.4`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [(str(key), old.get(key), new.get(key)) for key in {**old, **new}]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        parts = [(str(number), *pair) for number, pair in enumerate(zip(old, new, strict=True))]
+    else:
+        if old != new:
+            yield f"{where}: {old!r} -> {new!r}"
+        return
+    for name, before, after in parts:
+        yield from changed(before, after, f"{where}.{name}" if where else name)
 
 
 def file_hash(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prism_nemo.artifacts.disk import writing
-from prism_nemo.artifacts.fingerprint import fingerprint, path_fingerprint
+from prism_nemo.artifacts.fingerprint import changed, fingerprint, path_fingerprint
 from prism_nemo.artifacts.manifest import MANIFEST, REQUEST, Input, Manifest, git_commit, hash_files, read_manifest
 from prism_nemo.artifacts.whole import draft_of, write_whole
 from prism_nemo.errors import InputError
@@ -77,11 +77,11 @@ def _difference(manifest: Manifest, request: Request) -> str:
     if manifest.kind != request.kind:
         return f"it is a {manifest.kind}, asked for is a {request.kind}"
     old, new = manifest.parameters, json.loads(json.dumps(request.parameters, default=str))
-    changed = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    found = list(changed(old, new))
     before = {entry.name: entry.fingerprint for entry in manifest.inputs}
     now = request.input_fingerprints()
-    changed += [f"input {name} changed" for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(sorted(changed)[:4]) or "the request has another fingerprint"
+    found += [f"input {name} changed" for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(sorted(found)[:4]) or "the request has another fingerprint"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ slerp    along the great circle between two models, tensor by tensor (Shoemake 1
 Every one of them is a weighted sum whose weights may differ by component. Sums run in fp64 and are rounded once.
 """
 
+import itertools
 import math
 import os
 import threading
@@ -22,7 +23,7 @@ import torch
 from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
 from prism_nemo.checkpoints.components import GROUP_OF, GROUPS, Piece, canonical_tensors, pieces
 from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Entry, HfFolder, Planned, canonical, open_hf
-from prism_nemo.checkpoints.safetensors_io import Opened, lay_out, read_elements, write_elements
+from prism_nemo.checkpoints.safetensors_io import PAGE, Opened, for_writing, lay_out, read_elements, write_elements
 from prism_nemo.errors import InputError, PrismError
 
 METHODS = ("linear", "task", "slerp")
@@ -159,7 +160,8 @@ def blend(
     """
     tensors = _match(folders, dtype)
     places = lay_out(out, [tensor.target for tensor in tensors], max_shard_bytes=max_shard_bytes)
-    with Opened() as opened, ThreadPoolExecutor(threads or min(len(os.sched_getaffinity(0)), 8)) as pool:
+    threads = threads or min(len(os.sched_getaffinity(0)), 8)
+    with Opened() as opened, ThreadPoolExecutor(2 * threads) as pool:  # half of them wait for the disk
         jobs = [pool.submit(_blend_chunk, *job, opened) for job in _jobs(tensors, places, weigh)]
         try:
             _wait(jobs, opened)
@@ -185,13 +187,26 @@ def _jobs(tensors: Sequence[_Tensor], places: Mapping[str, Entry], weigh: Coeffi
     for tensor in tensors:
         for piece in pieces(tensor.name, tensor.target.shape, tensor.elements):
             weights = weigh(piece, tensor.sources)
-            for begin in range(piece.begin, piece.end, CHUNK):
-                yield tensor, places[tensor.target.name], weights, begin, min(begin + CHUNK, piece.end)
+            place = places[tensor.target.name]
+            for begin, end in _chunks(place, piece):
+                yield tensor, place, weights, begin, end
+
+
+def _chunks(place: Entry, piece: Piece) -> Iterator[tuple[int, int]]:
+    """All but the first begin with a page of the file, where elements do."""
+    size = place.dtype.itemsize
+    first = piece.begin + -(place.offset + piece.begin * size) % PAGE // size
+    cuts = [piece.begin, *range(first + CHUNK, piece.end, CHUNK), piece.end]
+    return itertools.pairwise(cuts)
 
 
 def _blend_chunk(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened) -> None:
+    result = for_writing(_MEMORY.target, place, begin, end - begin)
+    size = place.dtype.itemsize
     for start in range(begin, end, STEP):
-        _blend_step(tensor, place, weights, start, min(start + STEP, end), opened)
+        stop = min(start + STEP, end)
+        _blend_step(tensor, weights, start, stop, result[(start - begin) * size : (stop - begin) * size], opened)
+    write_elements(place, begin, result, opened)
 
 
 class _Memory(threading.local):
@@ -200,13 +215,15 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self.sums = np.empty(STEP)
         self.source = np.empty(STEP * 8, dtype=np.uint8)
-        self.target = np.empty(STEP * 8, dtype=np.uint8)
+        self.target = np.empty((CHUNK + PAGE) * 8 + PAGE, dtype=np.uint8)
 
 
 _MEMORY = _Memory()
 
 
-def _blend_step(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened) -> None:
+def _blend_step(
+    tensor: _Tensor, weights: Sequence[float], begin: int, end: int, result: np.ndarray, opened: Opened
+) -> None:
     count = end - begin
     total = _MEMORY.sums[:count]
     total.fill(0)
@@ -216,10 +233,9 @@ def _blend_step(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: 
             raise InputError(
                 f"{entry.name} in {entry.file} holds inf or NaN; a merge would spread it: repair that model"
             )
-    result = _MEMORY.target[: count * place.dtype.itemsize]
-    if not round_into(total, place.dtype, result):
-        raise PrismError(f"{tensor.name} overflows {NAMES[place.dtype]} in the merge; use smaller weights")
-    write_elements(place, begin, result, opened)
+    dtype = tensor.target.dtype
+    if not round_into(total, dtype, result):
+        raise PrismError(f"{tensor.name} overflows {NAMES[dtype]} in the merge; use smaller weights")
 
 
 def refuse_dtype(dtype: str | None) -> None:

@@ -1,6 +1,7 @@
 """Ranges of tensors in safetensors files, read and written by several threads: memory of pieces, never of tensors."""
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -9,6 +10,11 @@ import numpy as np
 
 from prism_nemo.checkpoints.hf_folder import Entry, Planned, cut, header_bytes, read_header, write_index
 from prism_nemo.errors import InputError
+
+PAGE = 4096
+"""What writes past the page cache begin and end at, in the file and in memory."""
+_DIRECT = getattr(os, "O_DIRECT", 0)
+"""Where the system has it: gigabytes that are written once would push from the page cache what is still to be read."""
 
 
 class Opened(contextlib.ExitStack):
@@ -29,7 +35,7 @@ class Opened(contextlib.ExitStack):
     def sync(self) -> None:
         """Put what was written so far on the disk."""
         for (_, flags), descriptor in list(self._descriptors.items()):
-            if flags == os.O_WRONLY:
+            if flags & os.O_WRONLY:
                 os.fsync(descriptor)
 
 
@@ -52,10 +58,46 @@ def read_elements(
     return out
 
 
+def for_writing(memory: np.ndarray, entry: Entry, begin: int, count: int) -> np.ndarray:
+    """The part of `memory` (uint8) for `count` elements from `begin` whose pages are those of their place in the file.
+
+    `memory` has PAGE bytes more than they need.
+    """
+    size = entry.dtype.itemsize
+    before = (entry.offset + begin * size - memory.ctypes.data) % PAGE
+    return memory[before : before + count * size]
+
+
 def write_elements(entry: Entry, begin: int, data: np.ndarray, opened: Opened) -> None:
-    """Write bytes (uint8) from element `begin` of a laid-out tensor."""
+    """Write bytes (uint8) from element `begin` of a laid-out tensor.
+
+    From memory that `for_writing` chose whole pages go past the page cache, if the file system can do that.
+    """
+    offset = entry.offset + begin * entry.dtype.itemsize
+    first, last = -offset % PAGE, data.size - (offset + data.size) % PAGE
+    alike = data.ctypes.data % PAGE == offset % PAGE
+    if not (alike and first < last and _write_past_cache(entry.file, data[first:last], offset + first, opened)):
+        first = last = data.size
     descriptor = opened.descriptor(entry.file, os.O_WRONLY)
-    offset, done = entry.offset + begin * entry.dtype.itemsize, 0
+    _write(descriptor, data[:first], offset)
+    _write(descriptor, data[last:], offset + last)
+
+
+def _write_past_cache(file: Path, data: np.ndarray, offset: int, opened: Opened) -> bool:
+    """Returns False where the file system refuses that."""
+    if not _DIRECT:
+        return False
+    try:
+        _write(opened.descriptor(file, os.O_WRONLY | _DIRECT), data, offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def _write(descriptor: int, data: np.ndarray, offset: int) -> None:
+    done = 0
     while done < data.size:
         done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
 

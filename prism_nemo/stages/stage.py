@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from prism_nemo.artifacts import path_fingerprint, write_whole
+from prism_nemo.artifacts import changed, path_fingerprint, write_whole
 from prism_nemo.errors import InputError
 
 RECORDS = ".stages"
@@ -139,12 +139,7 @@ def differences(stage: Stage, run: Path) -> str:
     record = read_record(run, stage.name)
     if record is None:
         return "it has no record"
-    asked = plain(stage.parameters)
-    found = [
-        f"{key}: {record.parameters.get(key)!r} -> {asked.get(key)!r}"
-        for key in {**record.parameters, **asked}
-        if record.parameters.get(key) != asked.get(key)
-    ]
+    found = list(changed(record.parameters, plain(stage.parameters)))
     found += [
         f"input {role} changed ({path})"
         for role, path in stage.inputs.items()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from prism_nemo.artifacts import (
     Request,
+    changed,
     fingerprint,
     is_up_to_date,
     lineage,
@@ -117,6 +118,14 @@ def test_up_to_date_or_refused_with_the_difference(tmp_path: Path) -> None:
     assert not is_up_to_date(tmp_path / "b", Request(kind="thing", parameters={}))
     with pytest.raises(InputError, match="size: 3 -> 4"):
         is_up_to_date(folder, Request(kind="thing", parameters={"size": 4}))
+
+
+def test_only_the_innermost_values_that_differ_are_told():
+    old = {"seed": 1, "mixture": {"name": "m", "sources": [{"weight": 0.5}, {"weight": 0.5}]}, "files": ["a"]}
+    new = {"seed": 1, "mixture": {"name": "m", "sources": [{"weight": 0.4}, {"weight": 0.5}]}, "files": ["a", "b"]}
+    assert list(changed(old, old)) == []
+    assert list(changed(old, new)) == ["mixture.sources.0.weight: 0.5 -> 0.4", "files: ['a'] -> ['a', 'b']"]
+    assert list(changed({"a": {"b": 1}}, {"a": {}, "c": 2})) == ["a.b: 1 -> None", "c: None -> 2"]
 
 
 def test_a_strange_folder_is_not_overwritten(tmp_path: Path) -> None:

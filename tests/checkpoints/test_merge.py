@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_nemo.artifacts import read_manifest
+from prism_nemo.artifacts import read_manifest, verify
 from prism_nemo.artifacts.manifest import SIGNATURE
 from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
 from prism_nemo.checkpoints.components import canonical_name
 from prism_nemo.checkpoints.hf_folder import Planned, open_hf, write_sharded
-from prism_nemo.checkpoints.merge import parse_weights
+from prism_nemo.checkpoints.merge import CHUNK, parse_weights
 from prism_nemo.checkpoints.merged import merge
 from prism_nemo.errors import InputError, PrismError
 from prism_nemo.models.pico import make_pico
@@ -205,6 +205,22 @@ def test_shards_and_threads_do_not_change_a_byte(tmp_path):
     merge([base, split], tmp_path / "two", parse_weights(["0.85"]), threads=4)
     one, two = load(tmp_path / "one"), load(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_tensor_of_several_chunks_behind_an_odd_one(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    base, tuned = (
+        save(
+            tmp_path / name,
+            {"odd": torch.randn(3, generator=generator).bfloat16(), "long": torch.randn(CHUNK * 2 + 77).bfloat16()},
+        )
+        for name in ("base", "tuned")
+    )
+    merge([base, tuned], tmp_path / "out", parse_weights(["0.85"]))
+    a, b, out = load(base), load(tuned), load(tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+    for name, tensor in out.items():
+        assert_half_ulp(tensor, 0.15 * a[name].double() + 0.85 * b[name].double())
 
 
 def test_differing_configurations_are_told(tmp_path):
