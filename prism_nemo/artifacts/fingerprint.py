@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,12 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tree_hashes(folder: Path) -> dict[Path, str]:
-    """Relative path -> hash of every file that `tree_files` finds."""
-    names = tree_files(folder)
+def tree_hashes(folder: Path, known: Mapping[Path, str] | None = None) -> dict[Path, str]:
+    """Relative path -> hash of every file that `tree_files` finds; `known` has those (by whole path) to be taken."""
+    names, known = tree_files(folder), known or {}
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
-        return dict(zip(names, pool.map(lambda name: file_hash(folder / name), names), strict=True))
+        marks = pool.map(lambda name: known.get(folder / name) or file_hash(folder / name), names)
+        return dict(zip(names, marks, strict=True))
 
 
 def tree_files(folder: Path) -> list[Path]:

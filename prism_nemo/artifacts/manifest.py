@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,14 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and xxh3_128 of every file below `folder` but the manifest, the card and a draft's request."""
+def hash_files(folder: Path, known: Mapping[Path, str]) -> dict[str, dict[str, Any]]:
+    """Size and xxh3_128 of every file below `folder` but the manifest, the card and a draft's request.
+
+    `known`: hashes that need not be computed.
+    """
     return {
         str(name): {"size": (folder / name).stat().st_size, "xxh3_128": mark}
-        for name, mark in tree_hashes(folder).items()
+        for name, mark in tree_hashes(folder, known).items()
         if str(name) not in (CARD, REQUEST)
     }
 

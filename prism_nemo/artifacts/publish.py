@@ -25,6 +25,8 @@ class Draft:
     path: Path
     fingerprint: str
     metrics: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[Path, str] = field(default_factory=dict)
+    """xxh3_128 of files that were hashed as they were written, and are not read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ def _finish(draft: Draft, request: Request, folder: Path, started: float) -> Non
             Input(name=name, path=_relative(Path(request.inputs[name]), folder), fingerprint=mark)
             for name, mark in request.input_fingerprints().items()
         ],
-        files=hash_files(draft.path),
+        files=hash_files(draft.path, draft.hashes),
         metrics=draft.metrics,
         wall_seconds=round(time.monotonic() - started, 3),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

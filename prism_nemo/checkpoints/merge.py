@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,15 @@ import torch
 from prism_nemo.checkpoints.blend_kernel import add_scaled, round_into
 from prism_nemo.checkpoints.components import GROUP_OF, GROUPS, Piece, canonical_tensors, pieces
 from prism_nemo.checkpoints.hf_folder import DTYPES, NAMES, Entry, HfFolder, Planned, canonical, open_hf
-from prism_nemo.checkpoints.safetensors_io import PAGE, Opened, for_writing, lay_out, read_elements, write_elements
+from prism_nemo.checkpoints.safetensors_io import (
+    PAGE,
+    Opened,
+    WrittenHashes,
+    for_writing,
+    lay_out,
+    read_elements,
+    write_elements,
+)
 from prism_nemo.errors import InputError, PrismError
 
 METHODS = ("linear", "task", "slerp")
@@ -151,8 +160,8 @@ def blend(
     dtype: str | None = None,
     threads: int | None = None,
     max_shard_bytes: int = 5_000_000_000,
-) -> int:
-    """Write the weights of a merge into `out` (an existing folder); returns how many bytes.
+) -> dict[Path, str]:
+    """Write the weights of a merge into `out` (an existing folder); returns the files' hashes (xxh3_128).
 
     A tied head is written once, as the embedding. Names are the first model's. `dtype` (BF16, F16, F32): of the output;
     default that of the inputs, which must then agree.
@@ -162,22 +171,29 @@ def blend(
     places = lay_out(out, [tensor.target for tensor in tensors], max_shard_bytes=max_shard_bytes)
     threads = threads or min(len(os.sched_getaffinity(0)), 8)
     with Opened() as opened, ThreadPoolExecutor(2 * threads) as pool:  # half of them wait for the disk
-        jobs = [pool.submit(_blend_chunk, *job, opened) for job in _jobs(tensors, places, weigh)]
         try:
-            _wait(jobs, opened)
+            return _blend_all(_jobs(tensors, places, weigh), opened, pool, ahead=8 * threads)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return sum(tensor.target.nbytes for tensor in tensors)
 
 
-def _wait(jobs: Sequence[Future[None]], opened: Opened) -> None:
-    """Until all is on the disk, which begins while sums are still made."""
-    for number, job in enumerate(jobs, 1):
-        job.result()
+def _blend_all(jobs: Iterator["_Job"], opened: Opened, pool: ThreadPoolExecutor, *, ahead: int) -> dict[Path, str]:
+    """Until all is on the disk, which begins while sums are still made; hashes what was written, in its order."""
+    hashes, pending = WrittenHashes(), deque[Future[tuple[Entry, int, np.ndarray]]]()
+    syncing = pool.submit(opened.sync)
+    for number, job in enumerate(jobs):
+        if len(pending) == ahead:  # so many results are held at most
+            hashes.add(*pending.popleft().result())
+        pending.append(pool.submit(_blend_chunk, *job, opened))
         if number % SYNC_EVERY == 0:
-            opened.sync()
+            syncing.result()
+            syncing = pool.submit(opened.sync)
+    while pending:
+        hashes.add(*pending.popleft().result())
+    syncing.result()
     opened.sync()
+    return hashes.by_file()
 
 
 _Job = tuple[_Tensor, Entry, Sequence[float], int, int]
@@ -200,13 +216,17 @@ def _chunks(place: Entry, piece: Piece) -> Iterator[tuple[int, int]]:
     return itertools.pairwise(cuts)
 
 
-def _blend_chunk(tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened) -> None:
+def _blend_chunk(
+    tensor: _Tensor, place: Entry, weights: Sequence[float], begin: int, end: int, opened: Opened
+) -> tuple[Entry, int, np.ndarray]:
+    """Write a chunk; returns where, and its bytes."""
     result = for_writing(_MEMORY.target, place, begin, end - begin)
     size = place.dtype.itemsize
     for start in range(begin, end, STEP):
         stop = min(start + STEP, end)
         _blend_step(tensor, weights, start, stop, result[(start - begin) * size : (stop - begin) * size], opened)
     write_elements(place, begin, result, opened)
+    return place, begin, result.copy()
 
 
 class _Memory(threading.local):

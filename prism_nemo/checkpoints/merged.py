@@ -10,7 +10,7 @@ import yaml
 
 from prism_nemo.artifacts import Request, is_up_to_date, publish, read_manifest
 from prism_nemo.artifacts.manifest import CARD, SIGNATURE
-from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, carried_files
+from prism_nemo.checkpoints.hf_folder import BOOKKEEPING, HfFolder, carried_files, open_hf
 from prism_nemo.checkpoints.merge import Weights, blend, coefficients, open_models, refuse_dtype
 from prism_nemo.checkpoints.merged_megatron import merge_megatron
 from prism_nemo.checkpoints.torch_dist import find_iteration, is_megatron
@@ -49,12 +49,15 @@ def merge(
     inputs = {"base" if k == 0 else f"model_{k}": path for k, path in enumerate(paths)}
     request = Request(kind=kind, parameters=parameters, inputs=inputs)
 
+    hashes: dict[Path, str] = {}
+
     def write(hf: Sequence[Path], target: Path) -> dict[str, Any]:
         folders = _opened(hf, dtype)
-        metrics: dict[str, Any] = {"bytes": blend(folders, target, weigh, dtype=dtype, threads=threads)}
+        hashes.update(blend(folders, target, weigh, dtype=dtype, threads=threads))
         differences = config_differences(folders)
         _write_config(folders[0], target, dtype, config_changes or {})
         (target / CARD).write_text(model_card(models, method, weights, dtype, differences))
+        metrics: dict[str, Any] = {"bytes": open_hf(target).nbytes}
         return metrics | ({"config_differences": differences} if differences else {})
 
     through_hf = any(is_megatron(path) for path in paths)
@@ -64,6 +67,7 @@ def merge(
         with publish(out, request) as draft:
             try:
                 draft.metrics |= merge_megatron(models, draft.path, write) if through_hf else write(paths, draft.path)
+                draft.hashes |= hashes
             except Exception:  # a merge is not resumed: a draft of gigabytes would only be in the way
                 shutil.rmtree(draft.path)
                 raise

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from prism_nemo.checkpoints.hf_folder import Entry, Planned, cut, header_bytes, read_header, write_index
 from prism_nemo.errors import InputError
@@ -100,6 +101,28 @@ def _write(descriptor: int, data: np.ndarray, offset: int) -> None:
     done = 0
     while done < data.size:
         done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
+
+
+class WrittenHashes:
+    """xxh3_128 of files whose tensors come by in their order: what was just written need not be read again."""
+
+    def __init__(self) -> None:
+        self._digests: dict[Path, xxhash.xxh3_128] = {}
+        self._seen: dict[Path, int] = {}
+
+    def add(self, entry: Entry, begin: int, data: np.ndarray) -> None:
+        """The bytes from element `begin` on; before the first ones of a file its header is taken from the file."""
+        file, offset = entry.file, entry.offset + begin * entry.dtype.itemsize
+        if file not in self._digests:
+            with open(file, "rb") as source:
+                self._digests[file] = xxhash.xxh3_128(source.read(offset))
+        elif self._seen[file] != offset:
+            raise ValueError(f"{entry.name} in {file} comes out of order")
+        self._digests[file].update(data)
+        self._seen[file] = offset + data.size
+
+    def by_file(self) -> dict[Path, str]:
+        return {file: digest.hexdigest() for file, digest in self._digests.items()}
 
 
 def lay_out(directory: Path, planned: list[Planned], *, max_shard_bytes: int = 5_000_000_000) -> dict[str, Entry]:

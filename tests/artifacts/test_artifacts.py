@@ -246,6 +246,16 @@ with publish(pathlib.Path(sys.argv[1]), Request(kind="thing", parameters={}), re
 """
 
 
+def test_files_hashed_as_they_were_written_are_not_read_again(tmp_path):
+    with publish(tmp_path / "out", Request(kind="thing", parameters={})) as draft:
+        for name in ("a", "b"):
+            (draft.path / name).write_text(name)
+        draft.hashes[draft.path / "a"] = "0" * 32
+    files = read_manifest(tmp_path / "out").files
+    assert files["a"]["xxh3_128"] == "0" * 32
+    assert verify(tmp_path / "out") == ["changed: a has another hash than the manifest says"]
+
+
 @pytest.mark.parametrize("moment", ["hash_files", "git_commit", "_replace"])
 def test_a_finished_draft_survives_a_kill_while_it_is_published(tmp_path: Path, moment: str) -> None:
     folder = tmp_path / "a"

@@ -9,9 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prism_nemo.artifacts import file_hash
 from prism_nemo.checkpoints import safetensors_io
 from prism_nemo.checkpoints.hf_folder import Planned
-from prism_nemo.checkpoints.safetensors_io import PAGE, Opened, for_writing, lay_out, read_elements, write_elements
+from prism_nemo.checkpoints.safetensors_io import (
+    PAGE,
+    Opened,
+    WrittenHashes,
+    for_writing,
+    lay_out,
+    read_elements,
+    write_elements,
+)
 
 SIZE = 5 * PAGE
 
@@ -69,3 +78,19 @@ def test_a_file_system_that_refuses_is_written_as_usual(tmp_path, monkeypatch, r
     monkeypatch.undo()
     assert (read_elements(place, 0, SIZE) == source).all()
     assert [size for past_cache, size in written if past_cache] == ([9 * PAGE] if refusal == "none" else [])
+
+
+def test_hashes_of_what_was_written_are_those_of_the_files(tmp_path):
+    planned = [
+        Planned(name=name, dtype=torch.bfloat16, shape=(size,)) for name, size in (("a", 100), ("b", 0), ("c", 7))
+    ]
+    places = lay_out(tmp_path, planned, max_shard_bytes=200)
+    hashes, data = WrittenHashes(), np.arange(200, dtype=np.uint8)
+    with Opened() as opened:
+        for name, begin, part in (("a", 0, data[:60]), ("a", 30, data[60:]), ("b", 0, data[:0]), ("c", 0, data[:14])):
+            write_elements(places[name], begin, part, opened)
+            hashes.add(places[name], begin, part)
+        with pytest.raises(ValueError, match=r"a in .* comes out of order"):
+            hashes.add(places["a"], 0, data[:2])
+    assert len(hashes.by_file()) == 2
+    assert all(file_hash(file) == mark for file, mark in hashes.by_file().items())
