@@ -40,8 +40,8 @@ def address(builder: Any, base: Any, index: Any, kind: Any) -> Any:
 def align_stack(builder: Any) -> None:
     """Have the function's stack aligned to cache lines, by a variable that asks for it and looks used.
 
-    LLVM does not do so for registers that it puts there for a while, and across two lines they cost several times as
-    much; in a thread other than the first they would be.
+    LLVM does not do so for the vectors that it puts there for a while, and outside the main thread they came to lie
+    across two lines, which cost half of the speed.
     """
     place = cgutils.alloca_once(builder, BYTES)
     place.align = 64

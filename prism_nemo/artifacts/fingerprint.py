@@ -36,10 +36,20 @@ def fingerprint(value: Any) -> str:
     return xxhash.xxh3_128_hexdigest(canonical(value).encode())
 
 
+class _Nothing:
+    """What stands for a key that is not there, which is something else than null."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
+
+
 def changed(old: Any, new: Any, where: str = "") -> Iterator[str]:
     """The innermost values in which two JSON values differ, such as `mixture.sources.0.weight: 0.5 -> 0.4`."""
     if isinstance(old, dict) and isinstance(new, dict):
-        parts = [(str(key), old.get(key), new.get(key)) for key in {**old, **new}]
+        parts = [(str(key), old.get(key, _NOTHING), new.get(key, _NOTHING)) for key in {**old, **new}]
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         parts = [(str(number), *pair) for number, pair in enumerate(zip(old, new, strict=True))]
     else:

@@ -182,7 +182,7 @@ def _blend_all(jobs: Iterator["_Job"], opened: Opened, pool: ThreadPoolExecutor,
     """Until all is on the disk, which begins while sums are still made; hashes what was written, in its order."""
     hashes, pending = WrittenHashes(), deque[Future[tuple[Entry, int, np.ndarray]]]()
     syncing = pool.submit(opened.sync)
-    for number, job in enumerate(jobs):
+    for number, job in enumerate(jobs, 1):
         if len(pending) == ahead:  # so many results are held at most
             hashes.add(*pending.popleft().result())
         pending.append(pool.submit(_blend_chunk, *job, opened))

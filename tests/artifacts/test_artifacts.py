@@ -125,7 +125,7 @@ def test_only_the_innermost_values_that_differ_are_told():
     new = {"seed": 1, "mixture": {"name": "m", "sources": [{"weight": 0.4}, {"weight": 0.5}]}, "files": ["a", "b"]}
     assert list(changed(old, old)) == []
     assert list(changed(old, new)) == ["mixture.sources.0.weight: 0.5 -> 0.4", "files: ['a'] -> ['a', 'b']"]
-    assert list(changed({"a": {"b": 1}}, {"a": {}, "c": 2})) == ["a.b: 1 -> None", "c: None -> 2"]
+    assert list(changed({"a": {"b": None}}, {"a": {}, "c": 2})) == ["a.b: None -> nothing", "c: nothing -> 2"]
 
 
 def test_a_strange_folder_is_not_overwritten(tmp_path: Path) -> None:

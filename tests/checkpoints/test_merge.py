@@ -212,7 +212,10 @@ def test_a_tensor_of_several_chunks_behind_an_odd_one(tmp_path):
     base, tuned = (
         save(
             tmp_path / name,
-            {"odd": torch.randn(3, generator=generator).bfloat16(), "long": torch.randn(CHUNK * 2 + 77).bfloat16()},
+            {
+                part: torch.randn(n, generator=generator).bfloat16()
+                for part, n in (("odd", 3), ("long", CHUNK * 2 + 77))
+            },
         )
         for name in ("base", "tuned")
     )
