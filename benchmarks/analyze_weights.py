@@ -63,7 +63,7 @@ def _read(file: Path) -> None:
 def read_afresh(*folders: Path) -> None:
     """Put both into the page cache by reading: the speed depends on how they came there.
 
-    Files written just now lie there in small pages, which costs us a fifth more, and reading nothing.
+    In small pages, as files lie there that were written just now, mapping them costs us more, and reading nothing.
     """
     for file in (file for folder in folders for file in folder.glob("*.safetensors")):
         with open(file, "rb+", buffering=0) as source:
